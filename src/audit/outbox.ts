@@ -1,0 +1,37 @@
+import type { AuditEvent } from '../keys/event.js';
+
+/** Events that were committed and perhaps not yet published. Bookkeeping: nothing here makes an event. */
+export interface Outbox {
+  /**
+   * Unpublished events, each organization's in order and without a gap, organizations mixed by time.
+   * An event is never answered before an earlier one of its organization that is unpublished.
+   */
+  pending(limit: number): Promise<AuditEvent[]>;
+
+  /** Marks them published. They stay in the store. */
+  markPublished(events: readonly AuditEvent[]): Promise<void>;
+
+  /** How many events are unpublished, counted up to `limit`, and the time of the oldest. */
+  backlog(limit: number): Promise<Backlog>;
+
+  /** Calls the listener after each change with events that this process commits. Answers how to stop that. */
+  onCommit(listener: () => void): () => void;
+
+  /** The record by which replicas agree who publishes; absent before the first. */
+  readLeadership(): Promise<Leadership | undefined>;
+
+  /** Replaces the leadership record if it is still `expected`; answers whether it was. */
+  replaceLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean>;
+}
+
+export interface Backlog {
+  readonly depth: number;
+  readonly oldestTime?: Date;
+}
+
+export interface Leadership {
+  /** The replica's id, new at each start. */
+  readonly holder: string;
+  /** Counts renewals and changes of hands: a number that stands still is a holder that is gone. */
+  readonly count: number;
+}

@@ -1,0 +1,51 @@
+/** A request whose form or content is at fault: `field` is its path in the request, `message` the rule that it breaks. */
+export interface ArgumentRefusal {
+  readonly refused: ArgumentReason;
+  readonly field: string;
+  /** Says what is allowed. Never repeats the input, which may be a secret. */
+  readonly message: string;
+}
+
+export const ARGUMENT_REASONS = [
+  'KEYSPACE_REQUIRED',
+  'ORGANIZATION_ID_INVALID',
+  'ACTOR_REQUIRED',
+  'NAME_REQUIRED',
+  'NAME_INVALID',
+  'TYPE_INVALID',
+  'EXPIRATION_INVALID',
+  'SCOPES_INVALID',
+  'LABELS_INVALID',
+  'SELECTOR_REQUIRED',
+  'PAGE_TOKEN_INVALID',
+  'PAGE_SIZE_INVALID',
+  'REQUEST_ID_INVALID',
+  'TEXT_INVALID',
+] as const;
+export type ArgumentReason = (typeof ARGUMENT_REASONS)[number];
+
+/**
+ * What the rules turn down. A refusal is an answer, not a fault: nothing was written, and each carries what its caller
+ * needs to act on it.
+ */
+export type Refusal =
+  | ArgumentRefusal
+  | { readonly refused: 'KEYSPACE_NOT_FOUND' }
+  | { readonly refused: 'KEY_NOT_FOUND' }
+  | { readonly refused: 'NAME_TAKEN' }
+  | { readonly refused: 'NAME_AMBIGUOUS' }
+  | { readonly refused: 'KEY_LIMIT_REACHED'; readonly limit: number; readonly plan: string }
+  | { readonly refused: 'REQUEST_ID_REUSED' }
+  | { readonly refused: 'CALLER_UNKNOWN' }
+  | { readonly refused: 'CALLER_NOT_ALLOWED' }
+  | { readonly refused: 'ACTOR_NOT_ALLOWED'; readonly message: string };
+
+export type RefusalReason = Refusal['refused'];
+
+export function isRefusal(answer: unknown): answer is Refusal {
+  return typeof answer === 'object' && answer !== null && 'refused' in answer;
+}
+
+export function refuseArgument(refused: ArgumentReason, field: string, message: string): ArgumentRefusal {
+  return { refused, field, message };
+}

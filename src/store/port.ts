@@ -1,0 +1,86 @@
+import type { Outbox } from '../audit/outbox.js';
+import type { AuditEvent, EventType } from '../keys/event.js';
+import type { Load, Rule } from '../keys/change.js';
+import type { Deadline } from '../keys/clock.js';
+import type { Key, KeyState } from '../keys/key.js';
+import type { KeyspaceFacts } from '../keys/keyspace.js';
+import type { Organization, OrganizationRef } from '../keys/organization.js';
+import type { Refusal } from '../keys/refusal.js';
+import type { KeySelector } from '../keys/select-key.js';
+
+/**
+ * Where keys, organizations and their events are kept. Both adapters are held to these promises by `test/contract`.
+ * Every call throws a `StoreFault` where the store cannot answer before the deadline; none answers "nothing there"
+ * because of an outage.
+ */
+export interface Store extends AsyncDisposable {
+  /**
+   * Loads what the rule needs, calls it, and commits its answer whole or not at all: keys, organization, events and
+   * request together. Changes of one organization happen one after the other. Once it resolves, the change outlives a
+   * crash. A refusal writes nothing. The rule may run more than once.
+   */
+  change<A>(load: Load, rule: Rule<A>, deadline: Deadline): Promise<A | Refusal>;
+
+  /**
+   * The key with this digest in a keyspace, as of no earlier than the call: never a state that a change which was
+   * answered before the call began has replaced.
+   * @param digest 32 bytes
+   */
+  findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<Key | undefined>;
+
+  /**
+   * The keys among which `selectKey` finds the one meant, with the unrevoked keys of their lineages when selected by
+   * name. At most two current keys of a name are loaded, enough to see that it is ambiguous.
+   */
+  selectKeys(organization: OrganizationRef, selector: KeySelector, deadline: Deadline): Promise<Key[]>;
+
+  /** Keys by sequence, descending. */
+  listKeys(organization: OrganizationRef, query: KeyQuery, deadline: Deadline): Promise<Key[]>;
+
+  /** Current keys that are expired: what a caller at its limit may want to revoke. */
+  countExpired(organization: OrganizationRef, at: Date, deadline: Deadline): Promise<number>;
+
+  /** Events by sequence, ascending, published or not, and the head that they lead to. */
+  listEvents(organization: OrganizationRef, query: EventQuery, deadline: Deadline): Promise<EventPage>;
+
+  /** Every organization that was ever written, in no order, for a check of the whole. */
+  organizations(): AsyncIterable<Organization>;
+
+  /** What stored keyspaces relied on at the last start, and whether unrevoked keys still do. */
+  keyspaceFacts(deadline: Deadline): Promise<StoredKeyspace[]>;
+  rememberKeyspaces(facts: readonly KeyspaceFacts[], deadline: Deadline): Promise<void>;
+
+  /** Resolves if the store could serve a change and a verification now. */
+  ping(deadline: Deadline): Promise<void>;
+
+  readonly outbox: Outbox;
+}
+
+export interface KeyQuery {
+  /** Empty: all. */
+  readonly types: readonly string[];
+  /** Judged at `at`. */
+  readonly states: readonly KeyState[];
+  readonly at: Date;
+  /** Only keys below this sequence. */
+  readonly beforeSequence?: number;
+  readonly limit: number;
+}
+
+export interface EventQuery {
+  readonly keyId?: string;
+  /** Empty: all. */
+  readonly types: readonly EventType[];
+  readonly afterSequence: number;
+  readonly limit: number;
+}
+
+export interface EventPage {
+  readonly events: AuditEvent[];
+  /** Of the same moment as the events. */
+  readonly head: { readonly sequence: number; readonly hash: string };
+}
+
+export interface StoredKeyspace extends KeyspaceFacts {
+  readonly hasUnrevokedKeys: boolean;
+}
