@@ -87,7 +87,7 @@ export function seal(
 
 /** SHA-256, lowercase hex, over the canonical JSON of the envelope without `data.hash`. */
 export function hashOf(envelope: CloudEvent): string {
-  const { hash: _, ...data } = envelope.data;
+  const { hash, ...data } = envelope.data;
   return createHash('sha256')
     .update(canonicalJson({ ...envelope, data }))
     .digest('hex');

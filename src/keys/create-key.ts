@@ -1,0 +1,150 @@
+import type { Change, OrganizationState } from './change.js';
+import type { NewCredential } from './credential.js';
+import type { Mutation } from './event.js';
+import { type Key, stateOf } from './key.js';
+import { type Keyspace, planOf } from './keyspace.js';
+import { publicIdOf } from './ids.js';
+import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
+import { repeated } from './repeat.js';
+
+/** A request to create, its fields in normal form (see `fields.ts`). */
+export interface CreateKey {
+  readonly mutation: Mutation;
+  /** Empty: none given. */
+  readonly name: string;
+  /** Empty: none given. */
+  readonly type: string;
+  readonly expiration: Expiration;
+  readonly scopes: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export type Expiration =
+  | { readonly kind: 'default' }
+  | { readonly kind: 'at'; readonly time: Date }
+  | { readonly kind: 'after'; readonly ttlMs: number };
+
+/** What chance and time gave, drawn once per request. */
+export interface CreateKeyDraw {
+  readonly now: Date;
+  readonly keyId: string;
+  readonly eventId: string;
+  readonly credential: NewCredential;
+}
+
+export interface CreatedKey {
+  readonly key: Key;
+  /** The answer to a repeat: the credential was given away once, with the first answer. */
+  readonly replayed: boolean;
+}
+
+export function createKey(
+  state: OrganizationState,
+  ask: CreateKey,
+  keyspace: Keyspace,
+  draw: CreateKeyDraw,
+): Change<CreatedKey> | Refusal {
+  // First of all: a repeat must not be judged by what has changed since, such as an expiry that has passed by now.
+  const before = repeated(state, ask.mutation);
+  if (isRefusal(before)) return before;
+  if (before?.[0]) return { answer: { key: before[0], replayed: true }, put: [], events: [] };
+
+  const name = nameFor(ask.name, keyspace);
+  if (isRefusal(name)) return name;
+  const type = typeFor(ask.type, keyspace);
+  if (isRefusal(type)) return type;
+  const expireTime = expireTimeFor(ask.expiration, keyspace, draw.now);
+  if (isRefusal(expireTime)) return expireTime;
+  if (keyspace.names.unique && state.nameHolder) return { refused: 'NAME_TAKEN' };
+  const plan = planOf(keyspace, state.organization);
+  if (plan.keyLimit !== undefined && state.organization.keyCount >= plan.keyLimit) {
+    return { refused: 'KEY_LIMIT_REACHED', limit: plan.keyLimit, plan: plan.name };
+  }
+
+  const { mutation, scopes, labels } = ask;
+  const { clientId, digest, display } = draw.credential;
+  const key: Key = {
+    ...mutation.organization,
+    keyId: draw.keyId,
+    ...(keyspace.publicIdPrefix !== undefined && { publicId: publicIdOf(keyspace.publicIdPrefix, draw.keyId) }),
+    ...(clientId !== undefined && { clientId }),
+    lineageId: draw.keyId,
+    name,
+    nameIsUnique: keyspace.names.unique,
+    type,
+    display,
+    digest,
+    scopes,
+    labels,
+    standing: { kind: 'usable' },
+    createTime: draw.now,
+    createdBy: mutation.actor,
+    ...(expireTime && { expireTime }),
+    sequence: state.organization.sequence + 1,
+    revision: 1,
+  };
+  return {
+    answer: { key, replayed: false },
+    put: [{ after: key }],
+    events: [
+      {
+        eventId: draw.eventId,
+        type: 'key.created',
+        time: draw.now,
+        mutation,
+        key,
+        after: { name, type, state: stateOf(key, draw.now), scopes, labels, expireTime: expireTime ?? null },
+      },
+    ],
+    ...(mutation.request && { request: { mutation, keyIds: [key.keyId] } }),
+  };
+}
+
+/** The name that a key created under this request will have. A store must be asked who holds it. */
+export function nameFor(name: string, { names }: Keyspace): string | Refusal {
+  if (name !== '') return name;
+  if (names.required) return refuseArgument('NAME_REQUIRED', 'name', 'name is required in this keyspace');
+  return names.default;
+}
+
+function typeFor(type: string, { types }: Keyspace): string | Refusal {
+  if (type === '' && types.allowed.length === 0) return '';
+  const wanted = type === '' ? types.default : type;
+  if (wanted !== undefined && types.allowed.includes(wanted)) return wanted;
+  const message =
+    types.allowed.length === 0
+      ? 'keys of this keyspace have no type'
+      : `type must be one of ${types.allowed.join(', ')}`;
+  return refuseArgument('TYPE_INVALID', 'type', message);
+}
+
+function expireTimeFor(expiration: Expiration, keyspace: Keyspace, now: Date): Date | undefined | Refusal {
+  const { defaultMs, maxMs } = keyspace.expiration;
+  const field = expiration.kind === 'after' ? 'ttl' : 'expire_time';
+  const time = timeOf(expiration, defaultMs ?? maxMs, now);
+  if (!time) return undefined;
+  if (!(time > now)) return refuseArgument('EXPIRATION_INVALID', field, `${field} must lie in the future`);
+  if (time > LATEST_TIME) return refuseArgument('EXPIRATION_INVALID', field, `${field} must lie before the year 10000`);
+  if (maxMs !== undefined && time.getTime() - now.getTime() > maxMs) {
+    return refuseArgument(
+      'EXPIRATION_INVALID',
+      field,
+      `${field} must lie at most ${maxMs / 1000} seconds ahead in this keyspace`,
+    );
+  }
+  return time;
+}
+
+// RFC 3339 and google.protobuf.Timestamp end there.
+const LATEST_TIME = new Date('9999-12-31T23:59:59.999Z');
+
+function timeOf(expiration: Expiration, defaultMs: number | undefined, now: Date): Date | undefined {
+  switch (expiration.kind) {
+    case 'at':
+      return expiration.time;
+    case 'after':
+      return new Date(Math.min(now.getTime() + expiration.ttlMs, 8.64e15));
+    case 'default':
+      return defaultMs === undefined ? undefined : new Date(now.getTime() + defaultMs);
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * Credentials: making, recognising, digesting and showing them. No store is read here: text that is not recognised was
+ * never issued, so no look-up is owed to it.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+
+import { type RandomBytes, randomBase62, toBase62 } from './base62.js';
+import { isClientId, newClientId } from './ids.js';
+import type { Digest, Key } from './key.js';
+import type { CredentialForm, Keyspace } from './keyspace.js';
+import { Secret } from './secret.js';
+
+/** Enough for every form and for legacy tokens; longer text is noise. */
+export const TOKEN_BYTES_MAX = 512;
+
+const CHECKSUM_LENGTH = 6;
+const SHOWN_LENGTH = 4;
+const BASE62 = /^[0-9A-Za-z]*$/;
+
+/** A credential just made: what the client gets once, and what the record keeps of it. */
+export interface NewCredential {
+  /** The bearer token, or in pair form the secret. */
+  readonly secret: Secret;
+  /** In pair form alone. */
+  readonly clientId?: string;
+  readonly digest: Digest;
+  readonly display: string;
+}
+
+/** A credential as a verification presents it. */
+export type PresentedCredential =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'bearer'; readonly token: Secret }
+  | { readonly kind: 'pair'; readonly clientId: string; readonly secret: Secret };
+
+/** Where to look for a credential that was recognised. */
+export interface LookUp {
+  readonly keyspace: Keyspace;
+  readonly digest: Digest;
+  /** In pair form: the key found must have it. */
+  readonly clientId?: string;
+}
+
+export function newCredential(form: CredentialForm, random: RandomBytes): NewCredential {
+  const token = newToken(form, random);
+  return {
+    secret: new Secret(token),
+    ...(form.kind === 'pair' && { clientId: newClientId() }),
+    digest: digestOf(token),
+    display: displayOf(form, token),
+  };
+}
+
+/**
+ * Where a credential could be found.
+ * @param keyspaces the one that was named, or all that the caller may verify
+ * @param named whether the caller named the keyspace: only then a token without prefix can be told
+ * @returns `malformed`: it fits no form there; an empty list: nothing can be found by it, and its form is not told apart
+ *   from a wrong value, so that no half of a pair can be guessed alone
+ */
+export function recognise(
+  credential: PresentedCredential,
+  keyspaces: readonly Keyspace[],
+  named: boolean,
+): readonly LookUp[] | 'malformed' {
+  switch (credential.kind) {
+    case 'none':
+      return 'malformed';
+    case 'pair':
+      return recognisePair(credential, keyspaces);
+    case 'bearer':
+      return recogniseToken(credential.token.reveal(), keyspaces, named);
+  }
+}
+
+/** Whether a key found by its digest is the one presented: in pair form the client id must fit too. */
+export function matches(key: Key, { clientId }: LookUp): boolean {
+  if (clientId === undefined) return key.clientId === undefined;
+  if (key.clientId === undefined) return false;
+  const stored = Buffer.from(key.clientId);
+  const presented = Buffer.from(clientId);
+  return stored.length === presented.length && timingSafeEqual(stored, presented);
+}
+
+/** Of the random part, in bits, what stays unknown to someone who sees the display. */
+export function undisclosedBits(form: CredentialForm): number {
+  return (form.bodyLength - CHECKSUM_LENGTH - SHOWN_LENGTH) * Math.log2(62);
+}
+
+function recognisePair(
+  { clientId, secret }: Extract<PresentedCredential, { kind: 'pair' }>,
+  keyspaces: readonly Keyspace[],
+): readonly LookUp[] | 'malformed' {
+  const pairs = keyspaces.filter((keyspace) => keyspace.credential.kind === 'pair');
+  if (pairs.length === 0) return 'malformed';
+  const text = secret.reveal();
+  if (!isClientId(clientId)) return [];
+  return pairs
+    .filter((keyspace) => isToken(keyspace.credential, text))
+    .map((keyspace) => ({ keyspace, digest: digestOf(text), clientId }));
+}
+
+function recogniseToken(
+  token: string,
+  keyspaces: readonly Keyspace[],
+  named: boolean,
+): readonly LookUp[] | 'malformed' {
+  if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return 'malformed';
+  const found = keyspaces.filter(({ credential, legacy }) => {
+    if (credential.kind !== 'bearer') return false;
+    const told = named || credential.prefix !== '';
+    return (told && isToken(credential, token)) || legacy?.pattern.test(token) === true;
+  });
+  if (found.length === 0) return 'malformed';
+  return found.map((keyspace) => ({ keyspace, digest: digestOf(token) }));
+}
+
+function newToken({ prefix, bodyLength }: CredentialForm, random: RandomBytes): string {
+  const text = prefix + randomBase62(bodyLength - CHECKSUM_LENGTH, random);
+  return text + checksum(text);
+}
+
+function isToken({ prefix, bodyLength }: CredentialForm, token: string): boolean {
+  if (token.length !== prefix.length + bodyLength || !token.startsWith(prefix)) return false;
+  if (!BASE62.test(token.slice(prefix.length))) return false;
+  return checksum(token.slice(0, -CHECKSUM_LENGTH)) === token.slice(-CHECKSUM_LENGTH);
+}
+
+/** CRC-32 (IEEE) in base62. It is public and proves nothing: it lets noise and typing errors drop without a look-up. */
+function checksum(text: string): string {
+  return toBase62(crc32(text), CHECKSUM_LENGTH);
+}
+
+// A random secret of 128 bits or more cannot be searched for: a slow hash would only slow verification down.
+function digestOf(token: string): Digest {
+  return { algorithm: 'sha256', pepperVersion: 0, bytes: createHash('sha256').update(token).digest() };
+}
+
+function displayOf({ prefix, display }: CredentialForm, token: string): string {
+  switch (display) {
+    case 'first_four':
+      return `${token.slice(0, prefix.length + SHOWN_LENGTH)}...`;
+    case 'last_four':
+      return `${prefix}****${token.slice(-SHOWN_LENGTH)}`;
+  }
+}
