@@ -1,12 +1,15 @@
 import type { AuditEvent } from '../keys/event.js';
+import type { OrganizationRef } from '../keys/organization.js';
 
 /** Events that were committed and perhaps not yet published. Bookkeeping: nothing here makes an event. */
 export interface Outbox {
   /**
-   * Unpublished events, each organization's in order and without a gap, organizations mixed by time.
-   * An event is never answered before an earlier one of its organization that is unpublished.
+   * Unpublished events as of one moment, each organization's in order and without a gap, organizations mixed by time.
+   * An event is never answered before an earlier one of its organization that is unpublished, nor without it.
+   * @param wanted organizations for which it answers false are passed over before the limit counts: what cannot be
+   *   published now must not hide what can. Absent: all.
    */
-  pending(limit: number): Promise<AuditEvent[]>;
+  pending(limit: number, wanted?: (organization: OrganizationRef) => boolean): Promise<AuditEvent[]>;
 
   /** Marks them published. They stay in the store. */
   markPublished(events: readonly AuditEvent[]): Promise<void>;
