@@ -1,0 +1,189 @@
+import { createHash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+
+import { randomBase62, systemRandom, toBase62 } from '../../src/keys/base62.js';
+import {
+  matches,
+  newCredential,
+  type PresentedCredential,
+  recognise,
+  undisclosedBits,
+} from '../../src/keys/credential.js';
+import { newClientId } from '../../src/keys/ids.js';
+import type { CredentialForm, Keyspace } from '../../src/keys/keyspace.js';
+import { Secret } from '../../src/keys/secret.js';
+import { aKey, aKeyspace } from '../support/domain.js';
+
+const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+
+const forms: fc.Arbitrary<CredentialForm> = fc.record({
+  kind: fc.constant('bearer' as const),
+  prefix: fc.stringMatching(/^[a-z]{1,8}_([a-z]{1,8}_)?$/),
+  bodyLength: fc.integer({ min: 32, max: 128 }),
+  display: fc.constantFrom('first_four' as const, 'last_four' as const),
+});
+
+function bearer(text: string): PresentedCredential {
+  return { kind: 'bearer', token: new Secret(text) };
+}
+
+function keyspaceOf(credential: CredentialForm, fields: Partial<Keyspace> = {}): Keyspace {
+  return aKeyspace({ credential, ...fields });
+}
+
+describe('a bearer token', () => {
+  test('is recognised wherever it was made', () => {
+    fc.assert(
+      fc.property(forms, fc.boolean(), (form, named) => {
+        const made = newCredential(form, systemRandom);
+        const keyspace = keyspaceOf(form);
+        expect(recognise(bearer(made.secret.reveal()), [keyspace], named)).toEqual([{ keyspace, digest: made.digest }]);
+      }),
+    );
+  });
+
+  test('with any one character changed is malformed', () => {
+    fc.assert(
+      fc.property(forms, fc.nat(), fc.nat({ max: 61 }), (form, place, replacement) => {
+        const token = newCredential(form, systemRandom).secret.reveal();
+        const at = place % token.length;
+        const changed = token.slice(0, at) + BASE62.charAt(replacement) + token.slice(at + 1);
+        fc.pre(changed !== token);
+        expect(recognise(bearer(changed), [keyspaceOf(form)], true)).toBe('malformed');
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('cut short, made longer or surrounded by white space is malformed', () => {
+    const form = aKeyspace().credential;
+    const token = newCredential(form, systemRandom).secret.reveal();
+    for (const text of [token.slice(1), token.slice(0, -1), `${token}0`, ` ${token}`, `${token}\n`, '', form.prefix]) {
+      expect(recognise(bearer(text), [keyspaceOf(form)], true)).toBe('malformed');
+    }
+  });
+
+  test('of another keyspace is malformed where one is named', () => {
+    const mine = aKeyspace({ name: 'mine', credential: { ...aKeyspace().credential, prefix: 'mine_' } });
+    const other = aKeyspace({ name: 'other', credential: { ...aKeyspace().credential, prefix: 'other_' } });
+    const token = bearer(newCredential(other.credential, systemRandom).secret.reveal());
+    expect(recognise(token, [mine], true)).toBe('malformed');
+    expect(recognise(token, [mine, other], false)).toMatchObject([{ keyspace: { name: 'other' } }]);
+  });
+
+  test('without prefix is recognised only where the keyspace is named', () => {
+    const keyspace = keyspaceOf({ ...aKeyspace().credential, prefix: '' });
+    const token = bearer(newCredential(keyspace.credential, systemRandom).secret.reveal());
+    expect(recognise(token, [keyspace], true)).toHaveLength(1);
+    expect(recognise(token, [keyspace], false)).toBe('malformed');
+  });
+
+  test('over 512 bytes is malformed, whatever a legacy pattern says', () => {
+    const keyspace = aKeyspace({ legacy: { pattern: /^x+$/, digest: 'sha256' } });
+    expect(recognise(bearer('x'.repeat(512)), [keyspace], true)).toHaveLength(1);
+    expect(recognise(bearer('x'.repeat(513)), [keyspace], true)).toBe('malformed');
+  });
+
+  test('that fits a legacy pattern is looked up by its SHA-256 though it has no checksum', () => {
+    const text = 'hd_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6';
+    const keyspace = aKeyspace({ legacy: { pattern: /^hd_live_[a-z0-9]{32}$/, digest: 'sha256' } });
+    const found = recognise(bearer(text), [keyspace], false);
+    expect(found).toMatchObject([{ digest: { algorithm: 'sha256', pepperVersion: 0 } }]);
+    const [lookUp] = found as Exclude<typeof found, 'malformed'>;
+    expect(Buffer.from(lookUp?.digest.bytes ?? []).toString('hex')).toBe(
+      createHash('sha256').update(text).digest('hex'),
+    );
+  });
+
+  test('ends in the CRC-32 of all before it, as six characters of base62', () => {
+    // A known token, so that the format cannot drift: checksums in clients and scanners rely on it.
+    const text = `hm_${'0'.repeat(43)}`;
+    expect(crc32('123456789')).toBe(0xcbf43926);
+    const made = newCredential(
+      { kind: 'bearer', prefix: 'hm_', bodyLength: 49, display: 'last_four' },
+      (count) => new Uint8Array(count),
+    );
+    expect(made.secret.reveal()).toBe(text + toBase62(crc32(text), 6));
+    expect(made.display).toBe(`hm_****${made.secret.reveal().slice(-4)}`);
+  });
+
+  test('shows its prefix and first four, or its last four, never both', () => {
+    fc.assert(
+      fc.property(forms, (form) => {
+        const { secret, display } = newCredential(form, systemRandom);
+        const token = secret.reveal();
+        const first = `${token.slice(0, form.prefix.length + 4)}...`;
+        const last = `${form.prefix}****${token.slice(-4)}`;
+        expect(display).toBe(form.display === 'first_four' ? first : last);
+      }),
+    );
+  });
+
+  test('keeps 128 bits to itself in the shortest form allowed', () => {
+    expect(
+      undisclosedBits({ kind: 'bearer', prefix: 'hd_live_', bodyLength: 32, display: 'first_four' }),
+    ).toBeGreaterThanOrEqual(128);
+    expect(undisclosedBits({ kind: 'bearer', prefix: 'hd_live_', bodyLength: 31, display: 'first_four' })).toBeLessThan(
+      128,
+    );
+  });
+});
+
+describe('a client id and its secret', () => {
+  const keyspace = keyspaceOf({ kind: 'pair', prefix: '', bodyLength: 49, display: 'last_four' });
+  const made = newCredential(keyspace.credential, systemRandom);
+  const clientId = made.clientId ?? '';
+  const pair = (id: string, secret: string): PresentedCredential => ({
+    kind: 'pair',
+    clientId: id,
+    secret: new Secret(secret),
+  });
+
+  test('are looked up by the secret and matched by the client id', () => {
+    const found = recognise(pair(clientId, made.secret.reveal()), [keyspace], true);
+    expect(found).toEqual([{ keyspace, digest: made.digest, clientId }]);
+    const [lookUp] = found as Exclude<typeof found, 'malformed'>;
+    expect(lookUp && matches(aKey({ clientId }), lookUp)).toBe(true);
+    expect(lookUp && matches(aKey({ clientId: newClientId() }), lookUp)).toBe(false);
+    expect(lookUp && matches(aKey({}), lookUp)).toBe(false);
+  });
+
+  test('answer alike for a half that is wrong in form, empty or too long, so that no half can be guessed alone', () => {
+    const secret = made.secret.reveal();
+    const halves: [string, string][] = [
+      ['', secret],
+      [clientId, ''],
+      ['', ''],
+      ['client_x', secret],
+      [clientId, `${secret}x`],
+      [clientId, 'x'.repeat(5000)],
+      ['x'.repeat(5000), secret],
+    ];
+    for (const [id, text] of halves) expect(recognise(pair(id, text), [keyspace], true)).toEqual([]);
+  });
+
+  test('are malformed in a keyspace of bearer tokens, as a token is in a keyspace of pairs, and none in either', () => {
+    expect(recognise(pair(clientId, made.secret.reveal()), [aKeyspace()], true)).toBe('malformed');
+    expect(recognise(bearer(made.secret.reveal()), [keyspace], true)).toBe('malformed');
+    expect(recognise({ kind: 'none' }, [keyspace, aKeyspace()], true)).toBe('malformed');
+  });
+
+  test('never match a bearer look-up that finds the digest of a secret', () => {
+    expect(matches(aKey({ clientId }), { keyspace, digest: made.digest })).toBe(false);
+  });
+});
+
+describe('random characters', () => {
+  test('are drawn without favouring any', () => {
+    // Every byte value once: an unbiased draw uses each character equally often and drops the bytes that are left over.
+    const every = Uint8Array.from({ length: 256 }, (_, at) => at);
+    const random = (count: number): Uint8Array => every.subarray(0, Math.min(count, 256));
+    const text = randomBase62(248, random);
+    const counts = new Map<string, number>();
+    for (const character of text) counts.set(character, (counts.get(character) ?? 0) + 1);
+    expect([...counts.values()].every((count) => count === 4)).toBe(true);
+    expect(counts.size).toBe(62);
+  });
+});
