@@ -83,17 +83,3 @@ export function planOf(keyspace: Keyspace, organization: { readonly plan?: strin
 export function cacheTtlMsOf(keyspace: Keyspace, plan: Plan): number {
   return plan.requestsPerMinute === undefined ? keyspace.cacheTtlMs : 0;
 }
-
-/** What stored keys rely on: under another prefix or form their credentials would no longer be recognised. */
-export interface KeyspaceFacts {
-  readonly name: string;
-  readonly kind: CredentialForm['kind'];
-  readonly prefix: string;
-  readonly bodyLength: number;
-  readonly uniqueNames: boolean;
-}
-
-export function factsOf(keyspace: Keyspace): KeyspaceFacts {
-  const { kind, prefix, bodyLength } = keyspace.credential;
-  return { name: keyspace.name, kind, prefix, bodyLength, uniqueNames: keyspace.names.unique };
-}

@@ -3,7 +3,7 @@ import type { AuditEvent, EventType } from '../keys/event.js';
 import type { Load, Rule } from '../keys/change.js';
 import type { Deadline } from '../keys/clock.js';
 import type { Key, KeyState } from '../keys/key.js';
-import type { KeyspaceFacts } from '../keys/keyspace.js';
+import type { KeyspaceFacts, StoredKeyspace } from '../keys/keyspace-facts.js';
 import type { Organization, OrganizationRef } from '../keys/organization.js';
 import type { Refusal } from '../keys/refusal.js';
 import type { KeySelector } from '../keys/select-key.js';
@@ -79,8 +79,4 @@ export interface EventPage {
   readonly events: AuditEvent[];
   /** Of the same moment as the events. */
   readonly head: { readonly sequence: number; readonly hash: string };
-}
-
-export interface StoredKeyspace extends KeyspaceFacts {
-  readonly hasUnrevokedKeys: boolean;
 }

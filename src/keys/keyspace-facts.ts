@@ -1,0 +1,53 @@
+import type { CredentialForm, Keyspace } from './keyspace.js';
+
+/** What stored keys rely on: under another prefix or form their credentials would no longer be recognised. */
+export interface KeyspaceFacts {
+  readonly name: string;
+  readonly kind: CredentialForm['kind'];
+  readonly prefix: string;
+  readonly bodyLength: number;
+  readonly uniqueNames: boolean;
+}
+
+/** The facts as of an earlier start. */
+export interface StoredKeyspace extends KeyspaceFacts {
+  readonly hasUnrevokedKeys: boolean;
+}
+
+export function factsOf(keyspace: Keyspace): KeyspaceFacts {
+  const { kind, prefix, bodyLength } = keyspace.credential;
+  return { name: keyspace.name, kind, prefix, bodyLength, uniqueNames: keyspace.names.unique };
+}
+
+/**
+ * Where the keyspaces file contradicts stored keys, a line each; empty where it does not. A keyspace whose keys are all
+ * revoked may change and go.
+ */
+export function contradictions(
+  stored: readonly StoredKeyspace[],
+  configured: ReadonlyMap<string, Keyspace>,
+): readonly string[] {
+  return stored
+    .filter(({ hasUnrevokedKeys }) => hasUnrevokedKeys)
+    .flatMap((facts) => contradictionsOf(facts, configured));
+}
+
+function contradictionsOf(stored: StoredKeyspace, configured: ReadonlyMap<string, Keyspace>): string[] {
+  const keyspace = configured.get(stored.name);
+  const wayOut = 'restore it, or revoke those keys first';
+  if (!keyspace) return [`keyspace ${stored.name} is gone, but unrevoked keys of it are stored; ${wayOut}`];
+  const now = factsOf(keyspace);
+  const changed = (field: string, before: string | number, after: string | number): string =>
+    `keyspace ${stored.name} has ${field} ${after}, but unrevoked keys were made with ${before}; ${wayOut}`;
+  return [
+    ...(now.kind === stored.kind ? [] : [changed('credential', stored.kind, now.kind)]),
+    ...(now.prefix === stored.prefix ? [] : [changed('prefix', quoted(stored.prefix), quoted(now.prefix))]),
+    ...(now.bodyLength === stored.bodyLength ? [] : [changed('body_length', stored.bodyLength, now.bodyLength)]),
+    // The other way round nothing is contradicted: names that are unique may become free.
+    ...(now.uniqueNames && !stored.uniqueNames ? [changed('names.unique', 'false', 'true')] : []),
+  ];
+}
+
+function quoted(text: string): string {
+  return `"${text}"`;
+}

@@ -1,0 +1,39 @@
+import { expect, test } from 'vitest';
+
+import { contradictions, factsOf } from '../../src/keys/keyspace-facts.js';
+import type { Keyspace } from '../../src/keys/keyspace.js';
+import { aKeyspace } from '../support/domain.js';
+
+const shop = aKeyspace();
+const stored = (keyspace: Keyspace, hasUnrevokedKeys = true) => [{ ...factsOf(keyspace), hasUnrevokedKeys }];
+const configured = (...keyspaces: Keyspace[]) => new Map(keyspaces.map((keyspace) => [keyspace.name, keyspace]));
+
+test('a keyspaces file that fits what is stored contradicts nothing, and neither does a new keyspace', () => {
+  expect(contradictions(stored(shop), configured(shop))).toEqual([]);
+  expect(contradictions([], configured(shop))).toEqual([]);
+});
+
+test('a keyspace that is gone or changed while it has unrevoked keys is a contradiction, a line for each change', () => {
+  expect(contradictions(stored(shop), configured())).toEqual([
+    'keyspace shop is gone, but unrevoked keys of it are stored; restore it, or revoke those keys first',
+  ]);
+  const changed = aKeyspace({
+    credential: { kind: 'pair', prefix: 'mart_', bodyLength: 40, display: 'last_four' },
+    names: { required: true, unique: true, default: '' },
+  });
+  expect(contradictions(stored(shop), configured(changed))).toEqual([
+    'keyspace shop has credential pair, but unrevoked keys were made with bearer; restore it, or revoke those keys first',
+    'keyspace shop has prefix "mart_", but unrevoked keys were made with "shop_"; restore it, or revoke those keys first',
+    'keyspace shop has body_length 40, but unrevoked keys were made with 49; restore it, or revoke those keys first',
+    'keyspace shop has names.unique true, but unrevoked keys were made with false; restore it, or revoke those keys first',
+  ]);
+});
+
+test('a keyspace whose keys are all revoked may change and go', () => {
+  expect(contradictions(stored(shop, false), configured())).toEqual([]);
+});
+
+test('unique names may become free', () => {
+  const unique = aKeyspace({ names: { required: true, unique: true, default: '' } });
+  expect(contradictions(stored(unique), configured(shop))).toEqual([]);
+});
