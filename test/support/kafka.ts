@@ -1,0 +1,192 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { open, readFile, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Kafka, logLevel } from 'kafkajs';
+import { freePort } from './free-port.js';
+import { guard, makeGuardedFolder } from './guard.js';
+import type { OwnServer } from './own-server.js';
+import { lastLines, runCommand } from './run-command.js';
+import { getKafka } from './server-programs.js';
+
+/** How the tests' broker is set, apart from its addresses and folder. */
+export const brokerSettings = {
+  'process.roles': 'broker,controller',
+  'node.id': '1',
+  'controller.listener.names': 'CONTROLLER',
+  'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT',
+  'auto.create.topics.enable': 'false',
+  'offsets.topic.replication.factor': '1',
+  'offsets.topic.num.partitions': '1',
+  'transaction.state.log.replication.factor': '1',
+  'transaction.state.log.min.isr': '1',
+  'transaction.state.log.num.partitions': '1',
+  'group.initial.rebalance.delay.ms': '0',
+  // A broker that was killed cannot join again before its old session has run out, after 9 s by default.
+  'broker.session.timeout.ms': '3000',
+  'broker.heartbeat.interval.ms': '500',
+};
+
+const jvmFlags = [
+  // Up sooner than with the collector and the compiler that are made for long runs.
+  '-XX:+UseSerialGC',
+  '-XX:TieredStopAtLevel=1',
+  `-Dlog4j.configuration=${new URL('log4j.properties', import.meta.url).href}`,
+];
+
+const startMsMax = 60_000;
+const stopMsMax = 20_000;
+
+export interface OwnKafka extends OwnServer {
+  readonly brokers: string[];
+}
+
+/**
+ * Starts a broker that is its own controller; resolves once it answers.
+ * @throws NoServer where there is no Kafka to start
+ * @throws Error with the end of the broker's log where it does not come up
+ */
+export async function startKafka(): Promise<OwnKafka> {
+  const { java, classPath } = await getKafka();
+  const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-kafka-'));
+  const log = join(folder.path, 'kafka.log');
+  const properties = join(folder.path, 'server.properties');
+  const port = await freePort();
+  const brokers = [`127.0.0.1:${port}`];
+  const jvm = [...jvmFlags, '-cp', classPath];
+  let child: ChildProcess | undefined;
+
+  async function prepare() {
+    const controller = `127.0.0.1:${await freePort()}`;
+    await writeFile(
+      properties,
+      toProperties({
+        ...brokerSettings,
+        'controller.quorum.voters': `1@${controller}`,
+        listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://${controller}`,
+        'advertised.listeners': `PLAINTEXT://127.0.0.1:${port}`,
+        'log.dirs': join(folder.path, 'data'),
+      }),
+    );
+    // The form of Kafka's own ids. With "=": it may begin with "-".
+    const clusterId = `--cluster-id=${randomBytes(16).toString('base64url')}`;
+    await runCommand(java, [...jvm, 'kafka.tools.StorageTool', 'format', clusterId, '--config', properties]);
+  }
+  async function start() {
+    const output = await open(log, 'a');
+    // Detached: Ctrl-C in a terminal is for the test run; it stops its servers itself.
+    const started = spawn(java, ['-Xmx512m', ...jvm, 'kafka.Kafka', properties], {
+      stdio: ['ignore', output.fd, output.fd],
+      detached: true,
+    });
+    child = started;
+    if (started.pid !== undefined) {
+      const guarded = guard({ pid: started.pid });
+      started.once('exit', () => guarded.release());
+    }
+    await output.close();
+    if (await comesUp(started, brokers)) return;
+    throw new Error(`Kafka did not start; the end of its log:\n${lastLines(await readFile(log, 'utf8'), 30)}`);
+  }
+  async function end(signal: 'SIGTERM' | 'SIGKILL') {
+    if (!child || hasEnded(child)) return;
+    const exit = once(child, 'exit');
+    child.kill(signal);
+    const late = setTimeout(() => child?.kill('SIGKILL'), stopMsMax);
+    await exit;
+    clearTimeout(late);
+  }
+  async function dispose() {
+    await end('SIGKILL');
+    await folder[Symbol.asyncDispose]();
+  }
+
+  try {
+    await prepare();
+    await start();
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+  return {
+    brokers,
+    get pid() {
+      return child && !hasEnded(child) ? child.pid : undefined;
+    },
+    stop: () => end('SIGTERM'),
+    kill: () => end('SIGKILL'),
+    restart: start,
+    [Symbol.asyncDispose]: dispose,
+  };
+}
+
+export interface ConsumedMessage {
+  key: string;
+  value: string;
+}
+
+/**
+ * Reads the first `count` messages of a topic, of all its partitions, with the consumer that Kafka itself ships. Keys
+ * and values must hold neither tab nor line break.
+ * @throws Error where fewer have come after `timeoutMs` without one
+ */
+export async function consumeWithConsole(
+  brokers: readonly string[],
+  topic: string,
+  { count, timeoutMs = 15_000 }: { count: number; timeoutMs?: number },
+): Promise<ConsumedMessage[]> {
+  const { java, classPath } = await getKafka();
+  const reading = ['--topic', topic, '--from-beginning', '--max-messages', `${count}`, '--timeout-ms', `${timeoutMs}`];
+  const { stdout, stderr } = await runCommand(java, [
+    ...['-Xmx256m', ...jvmFlags, '-cp', classPath, 'org.apache.kafka.tools.consumer.ConsoleConsumer'],
+    ...['--bootstrap-server', brokers.join(','), ...reading],
+    ...['--property', 'print.key=true', '--property', 'key.separator=\t'],
+  ]);
+  const messages = stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const tab = line.indexOf('\t');
+      return { key: line.slice(0, tab), value: line.slice(tab + 1) };
+    });
+  if (messages.length < count) {
+    throw new Error(`${topic} gave ${messages.length} of ${count} messages: ${lastLines(stderr, 5)}`);
+  }
+  return messages;
+}
+
+/** Whether one of the brokers answers and knows of a broker that can be produced to. */
+export async function kafkaAnswers(brokers: string[]): Promise<boolean> {
+  const admin = new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 0 } }).admin();
+  try {
+    await admin.connect();
+    return (await admin.describeCluster()).brokers.length > 0;
+  } catch {
+    return false; // it does not listen yet, or knows no broker yet
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+async function comesUp(child: ChildProcess, brokers: string[]): Promise<boolean> {
+  const deadline = performance.now() + startMsMax;
+  while (!hasEnded(child) && performance.now() < deadline) {
+    if (await kafkaAnswers(brokers)) return true;
+    await delay(100);
+  }
+  return false;
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
+}
+
+function toProperties(settings: Record<string, string>): string {
+  return Object.entries(settings)
+    .map(([name, value]) => `${name}=${value}\n`)
+    .join('');
+}

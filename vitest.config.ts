@@ -1,0 +1,15 @@
+import { defineConfig } from 'vitest/config';
+
+/** Projects that share a MongoDB and a Kafka: `inject('mongodbUri')` and `inject('kafkaBrokers')` say where. */
+const withServers = ['contract', 'integration', 'acceptance'].map((name) => ({
+  extends: true as const,
+  test: { name, include: [`test/${name}/**/*.test.ts`], globalSetup: ['test/support/global-setup.ts'] },
+}));
+
+export default defineConfig({
+  test: {
+    testTimeout: 30_000,
+    hookTimeout: 120_000,
+    projects: [{ extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } }, ...withServers],
+  },
+});
