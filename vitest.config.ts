@@ -8,6 +8,8 @@ const withServers = ['contract', 'integration', 'acceptance'].map((name) => ({
 
 export default defineConfig({
   test: {
+    // The count comes last: .ci/run looks for its line.
+    reporters: ['default', './test/support/count-reporter.ts'],
     testTimeout: 30_000,
     hookTimeout: 120_000,
     projects: [{ extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } }, ...withServers],
