@@ -1,0 +1,227 @@
+/** The settings: a pure function of the environment, which nothing else reads. */
+import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
+import { z } from 'zod';
+
+import { Secret } from '../keys/secret.js';
+import { across, type Findings, type Hides, judgeInput, nearest, oneOf, type Problem, text } from './problems.js';
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface Settings {
+  readonly listen: Address;
+  readonly store:
+    { readonly kind: 'sqlite'; readonly dataDir: string } | { readonly kind: 'mongodb'; readonly uri: Secret };
+  readonly auditSink: { readonly kind: 'file'; readonly dataDir: string } | KafkaSinkSettings;
+  readonly keyspacesFile: string;
+  /** Absent: whoever connects is the caller `local`. */
+  readonly callersFile?: string;
+  readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  /** Names the source of events: `[A-Za-z0-9._-]{1,64}`. */
+  readonly installation: string;
+  /** Unpublished events beyond which creating and widening are refused. */
+  readonly auditBacklogMax: number;
+  /** Whether listening beyond loopback was asked for without TLS or without callers. */
+  readonly insecureListen: boolean;
+  readonly logLevel: LogLevel;
+  /** What does not stop a start but is hardly meant, such as a variable that nothing reads. */
+  readonly warnings: readonly Problem[];
+}
+
+export interface KafkaSinkSettings {
+  readonly kind: 'kafka';
+  /** `host:port` each. */
+  readonly brokers: readonly string[];
+  readonly topic: string;
+  /** Development: accept a topic with fewer than three replicas. */
+  readonly allowSingleBroker: boolean;
+}
+
+export interface Address {
+  /** An IP address, without brackets, or a name. */
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** @returns the settings, or all that is wrong, doubtful variables included: one of them may be the reason */
+export function parseSettings(env: Environment): Settings | Problem[] {
+  const given = setVariables(env);
+  const warnings = [...unknownVariables(given), ...idleVariables(given)];
+  const variables = judgeInput(environmentSchema, given, hides);
+  return Array.isArray(variables) ? [...variables, ...warnings] : toSettings(variables, warnings);
+}
+
+/** The files that the settings name, whatever else is wrong with them, and the variable behind each. */
+export function namedFiles(
+  env: Environment,
+): Record<'keyspaces' | 'callers' | 'certificate' | 'privateKey', NamedFile> {
+  const given = setVariables(env);
+  const named = (variable: string, path?: string): NamedFile => ({ variable, path: given[variable] ?? path });
+  return {
+    keyspaces: named('KEYREEVE_KEYSPACES', KEYSPACES_FILE),
+    callers: named('KEYREEVE_CALLERS'),
+    certificate: named('KEYREEVE_TLS_CERT'),
+    privateKey: named('KEYREEVE_TLS_KEY'),
+  };
+}
+
+export interface NamedFile {
+  readonly variable: string;
+  /** Absent: the variable is unset and has no default. */
+  readonly path: string | undefined;
+}
+
+const KEYSPACES_FILE = 'config/keyspaces.yaml';
+
+const address = z.string('host:port').transform((value, context) => {
+  const parsed = parseAddress(value);
+  if (parsed) return parsed;
+  context.issues.push({ code: 'custom', input: value, message: 'host:port, e.g. 127.0.0.1:50051 or [::1]:50051' });
+  return z.NEVER;
+});
+const brokers = z
+  .string()
+  .transform((list) => list.split(',').map((broker) => broker.trim()))
+  .refine(
+    (list) => list.every((broker) => (parseAddress(broker)?.port ?? 0) > 0),
+    'host:port, or several with commas between, e.g. kafka-1:9092,kafka-2:9092',
+  );
+const flag = oneOf(['true', 'false']).transform((value) => value === 'true');
+const unsupported = z.undefined('it unset: this version does not support it').optional();
+
+const variablesSchema = z.object({
+  KEYREEVE_LISTEN: address.prefault('127.0.0.1:50051'),
+  KEYREEVE_DATA_DIR: z.string().default('./data'),
+  // The driver has the last word on the rest of it, and does not repeat the password.
+  KEYREEVE_MONGODB_URI: text(/^mongodb(?:\+srv)?:\/\/[^/?]/, 'mongodb://… or mongodb+srv://…')
+    .transform((uri) => new Secret(uri))
+    .optional(),
+  KEYREEVE_KAFKA_BROKERS: brokers.optional(),
+  KEYREEVE_AUDIT_TOPIC: text(/^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$/, '1 to 249 characters of A-Z a-z 0-9 . _ -').default(
+    'keyreeve.audit.v1',
+  ),
+  KEYREEVE_KEYSPACES: z.string().default(KEYSPACES_FILE),
+  KEYREEVE_CALLERS: z.string().optional(),
+  KEYREEVE_TLS_CERT: z.string().optional(),
+  KEYREEVE_TLS_KEY: z.string().optional(),
+  KEYREEVE_INSTALLATION: text(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of A-Z a-z 0-9 . _ -').default('local'),
+  KEYREEVE_AUDIT_BACKLOG_MAX: text(/^[1-9]\d{0,14}$/, 'a whole number, 1 or more')
+    .transform(Number)
+    .default(1_000_000),
+  KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: flag.default(false),
+  KEYREEVE_INSECURE_LISTEN: flag.default(false),
+  KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
+  // Promised for a later version. Passed over in silence, they would leave an operator less safe than they believe.
+  KEYREEVE_TLS_CLIENT_CA: unsupported,
+  KEYREEVE_PEPPERS: unsupported,
+  KEYREEVE_LEASE_MS: unsupported,
+  KEYREEVE_HTTP_LISTEN: unsupported,
+});
+type Variables = z.output<typeof variablesSchema>;
+const environmentSchema = variablesSchema.check(across(judgeTlsPair), across(judgeListen));
+
+// Wherever it was put, a URI with a user may hold a password.
+const hides: Hides = (name, value) => SECRET_VARIABLES.has(name) || (typeof value === 'string' && value.includes('@'));
+const SECRET_VARIABLES = new Set(['KEYREEVE_MONGODB_URI', 'KEYREEVE_PEPPERS']);
+const COMMAND_VARIABLES = [
+  'KEYREEVE_SERVER',
+  'KEYREEVE_TOKEN',
+  'KEYREEVE_TOKEN_FILE',
+  'KEYREEVE_CA_CERT',
+  'KEYREEVE_INSECURE',
+];
+const OWN = 'KEYREEVE_';
+const KNOWN_VARIABLES = [...Object.keys(variablesSchema.shape), ...COMMAND_VARIABLES];
+const KNOWN_NAMES = KNOWN_VARIABLES.map((name) => name.slice(OWN.length));
+
+function judgeTlsPair(variables: Variables, { report }: Findings): void {
+  const { KEYREEVE_TLS_CERT: cert, KEYREEVE_TLS_KEY: key } = variables;
+  if (cert && !key) report(['KEYREEVE_TLS_KEY'], 'the file of the private key, as KEYREEVE_TLS_CERT is set');
+  if (key && !cert) report(['KEYREEVE_TLS_CERT'], 'the file of the certificate, as KEYREEVE_TLS_KEY is set');
+}
+
+// Without TLS tokens travel in the clear, without callers everyone has every right: neither leaves the machine unasked.
+function judgeListen(variables: Variables, { sound, report }: Findings): void {
+  if (!sound('KEYREEVE_LISTEN') || !sound('KEYREEVE_INSECURE_LISTEN') || variables.KEYREEVE_INSECURE_LISTEN) return;
+  const { KEYREEVE_TLS_CERT: cert, KEYREEVE_TLS_KEY: key, KEYREEVE_CALLERS: callers } = variables;
+  const unset = [...(cert || key ? [] : ['KEYREEVE_TLS_CERT']), ...(callers ? [] : ['KEYREEVE_CALLERS'])];
+  if (unset.length === 0 || isLoopback(variables.KEYREEVE_LISTEN.host)) return;
+  report(
+    ['KEYREEVE_LISTEN'],
+    `a loopback address such as 127.0.0.1:50051 while ${unset.join(' and ')} ${unset.length > 1 ? 'are' : 'is'} unset; ` +
+      `KEYREEVE_INSECURE_LISTEN=true lifts this`,
+  );
+}
+
+function toSettings(variables: Variables, warnings: readonly Problem[]): Settings {
+  const dataDir = variables.KEYREEVE_DATA_DIR;
+  const { KEYREEVE_MONGODB_URI: uri, KEYREEVE_KAFKA_BROKERS: brokers } = variables;
+  const { KEYREEVE_TLS_CERT: certFile, KEYREEVE_TLS_KEY: keyFile, KEYREEVE_CALLERS: callersFile } = variables;
+  return {
+    listen: variables.KEYREEVE_LISTEN,
+    store: uri ? { kind: 'mongodb', uri } : { kind: 'sqlite', dataDir },
+    auditSink: brokers
+      ? {
+          kind: 'kafka',
+          brokers,
+          topic: variables.KEYREEVE_AUDIT_TOPIC,
+          allowSingleBroker: variables.KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER,
+        }
+      : { kind: 'file', dataDir },
+    keyspacesFile: variables.KEYREEVE_KEYSPACES,
+    ...(callersFile && { callersFile }),
+    ...(certFile && keyFile && { tls: { certFile, keyFile } }),
+    installation: variables.KEYREEVE_INSTALLATION,
+    auditBacklogMax: variables.KEYREEVE_AUDIT_BACKLOG_MAX,
+    insecureListen: variables.KEYREEVE_INSECURE_LISTEN,
+    logLevel: variables.KEYREEVE_LOG_LEVEL,
+    warnings,
+  };
+}
+
+/** An empty variable counts as unset. */
+function setVariables(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+}
+
+/** Variables that nothing reads: a typo must not pass unseen. Their values are not shown. */
+function unknownVariables(given: Environment): Problem[] {
+  return Object.keys(given)
+    .filter((name) => name.startsWith(OWN) && !name.startsWith('KEYREEVE_TEST_') && !KNOWN_VARIABLES.includes(name))
+    .map((name) => {
+      const meant = nearest(name.slice(OWN.length), KNOWN_NAMES);
+      return {
+        path: name,
+        message: `unknown variable; ${meant ? `did you mean ${OWN}${meant}?` : 'nothing reads it'}`,
+      };
+    });
+}
+
+function idleVariables(given: Environment): Problem[] {
+  return ['KEYREEVE_AUDIT_TOPIC', 'KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER']
+    .filter((name) => given[name] !== undefined && given.KEYREEVE_KAFKA_BROKERS === undefined)
+    .map((name) => ({ path: name, message: 'without effect; it needs KEYREEVE_KAFKA_BROKERS' }));
+}
+
+function parseAddress(value: string): Address | undefined {
+  const [, ipv6, name = '', digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(value) ?? [];
+  const host = ipv6 ?? name;
+  const port = Number(digits);
+  const valid = ipv6 === undefined ? isIPv4(host) || HOST_NAME.test(host) : isIPv6(host);
+  return valid && port <= 65_535 ? { host, port } : undefined;
+}
+
+// The last label holds a letter: digits alone, as in 300.1.1.1 or 2130706433, would be read as an odd IPv4 address.
+const HOST_NAME = /^(?:[A-Za-z0-9_-]{1,63}\.)*(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{1,63}$/;
+
+function isLoopback(host: string): boolean {
+  const family = isIP(host);
+  return family === 0 ? host.toLowerCase() === 'localhost' : LOOPBACK.check(host, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet('127.0.0.0', 8);
+LOOPBACK.addAddress('::1', 'ipv6');
