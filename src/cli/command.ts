@@ -1,0 +1,36 @@
+import { Command, CommanderError, type ErrorOptions } from 'commander';
+
+import { exitCodes } from './exit-codes.js';
+
+/** A command whose complaints never repeat a value of the command line: it may be a secret put in the wrong place. */
+export class SafeCommand extends Command {
+  override createCommand(name?: string): SafeCommand {
+    return new SafeCommand(name);
+  }
+
+  override error(message: string, options?: ErrorOptions): never {
+    const code = options?.code ?? 'commander.error';
+    throw new CommanderError(exitCodes.usage, code, `${withoutValues(message, code)}; see ${this.#path()} --help`);
+  }
+
+  #path(): string {
+    return this.parent instanceof SafeCommand ? `${this.parent.#path()} ${this.name()}` : this.name();
+  }
+}
+
+/** An example for the end of the help. */
+export function example(...lines: string[]): string {
+  return ['', lines.length > 1 ? 'Examples:' : 'Example:', ...lines.map((line) => `  $ ${line}`)].join('\n');
+}
+
+function withoutValues(message: string, code: string): string {
+  const line = message.replace(/^error: /, '').replace(/\s+/g, ' ');
+  if (code === 'commander.unknownOption' || code === 'commander.unknownCommand') {
+    const looksLikeAName = /^unknown \w+ '[a-z-]{1,20}[='].*/.test(line);
+    return line.replace(looksLikeAName ? /=.*'/ : / '.*$/, looksLikeAName ? "'" : '');
+  }
+  if (code === 'commander.excessArguments') {
+    return 'too many arguments; a credential is read from standard input, never from the command line';
+  }
+  return line;
+}

@@ -1,0 +1,150 @@
+/** Where the service is, and how to talk to it: decided from options and environment before anything is sent. */
+import { readFile } from 'node:fs/promises';
+import { BlockList, isIPv4, isIPv6 } from 'node:net';
+import { type Command, Option } from 'commander';
+
+import { Secret } from '../keys/secret.js';
+import { parsedOption } from './arguments.js';
+import { readEnvironment, variables } from './environment.js';
+import { systemCodeOf, UsageFault } from './faults.js';
+import type { Terminal } from './terminal.js';
+import { parseDurationMs } from './times.js';
+
+export interface ConnectionOptions {
+  readonly server?: Address;
+  readonly tls?: boolean;
+  readonly caCert?: string;
+  readonly insecure?: boolean;
+  readonly tokenFile?: string;
+  readonly timeout: number;
+}
+
+/** `host` without the brackets of an IPv6 address. */
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface Connection {
+  readonly address: Address;
+  /** `system`: signed by one of those that Node trusts; `given`: by one of these, in PEM. */
+  readonly security:
+    { readonly kind: 'plaintext' } | { readonly kind: 'tls'; readonly signers: 'system' | { readonly given: Buffer } };
+  readonly token?: Secret;
+  /** For each call, retries included. */
+  readonly timeoutMs: number;
+}
+
+const DEFAULT_ADDRESS: Address = { host: '127.0.0.1', port: 50_051 };
+const DEFAULT_TIMEOUT_MS = 20_000;
+
+export function addConnectionOptions(command: Command): Command {
+  return command
+    .optionsGroup('Connection:')
+    .addOption(parsedOption('--server <host:port>', 'the service (default: 127.0.0.1:50051)', parseAddress))
+    .addOption(new Option('--tls', 'TLS, as is the default anywhere but on loopback'))
+    .addOption(new Option('--ca-cert <file>', "TLS, and the certificates (PEM) that sign the service's"))
+    .addOption(
+      new Option('--insecure', 'plain text, also to another machine: who listens in has the token').conflicts([
+        'tls',
+        'caCert',
+      ]),
+    )
+    .addOption(new Option('--token-file <file>', "file with the caller's token; see also KEYREEVE_TOKEN"))
+    .addOption(
+      parsedOption('--timeout <duration>', 'give up on a call after this', parseDurationMs).default(
+        DEFAULT_TIMEOUT_MS,
+        '20s',
+      ),
+    );
+}
+
+/** @throws UsageFault where an option, a variable or a file that they name is at fault */
+export async function toConnection(options: ConnectionOptions, { env }: Terminal): Promise<Connection> {
+  const environment = readEnvironment(env);
+  const address = options.server ?? addressOf(environment.server) ?? DEFAULT_ADDRESS;
+  // What the command line says outright goes before what the environment holds for every call.
+  const caCert = options.caCert ?? (options.insecure ? undefined : environment.caCert);
+  const token = await readToken(options.tokenFile, environment);
+  return {
+    address,
+    security: await toSecurity({ ...options, caCert }, address),
+    timeoutMs: options.timeout,
+    ...(token && { token }),
+  };
+}
+
+/** @throws UsageFault */
+export function parseAddress(text: string): Address {
+  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  const port = Number(digits);
+  const sound = host !== undefined && port >= 1 && port <= 65_535 && (bracketed === undefined || isIPv6(bracketed));
+  if (!sound) throw new UsageFault('expected host:port, such as keyreeve.example.com:50051 or [::1]:50051');
+  return { host, port };
+}
+
+export function formatAddress({ host, port }: Address): string {
+  return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
+}
+
+export function isLoopback({ host }: Address): boolean {
+  if (isIPv4(host)) return loopback.check(host, 'ipv4');
+  if (isIPv6(host)) return loopback.check(host, 'ipv6');
+  return host.toLowerCase() === 'localhost';
+}
+
+const loopback = new BlockList();
+loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+loopback.addAddress('::1', 'ipv6');
+
+function addressOf(text: string | undefined): Address | undefined {
+  if (text === undefined) return undefined;
+  try {
+    return parseAddress(text);
+  } catch (error) {
+    if (error instanceof UsageFault) throw new UsageFault(`${variables.server}: ${error.message}`);
+    throw error;
+  }
+}
+
+async function toSecurity(
+  { tls, caCert, insecure }: { tls?: boolean; caCert?: string | undefined; insecure?: boolean },
+  address: Address,
+): Promise<Connection['security']> {
+  if (caCert !== undefined) {
+    return { kind: 'tls', signers: { given: await readNamed('the file with the certificates', caCert) } };
+  }
+  if (tls || !(insecure || isLoopback(address))) return { kind: 'tls', signers: 'system' };
+  return { kind: 'plaintext' };
+}
+
+async function readToken(
+  tokenFile: string | undefined,
+  environment: ReturnType<typeof readEnvironment>,
+): Promise<Secret | undefined> {
+  if (tokenFile === undefined && environment.token !== undefined && environment.tokenFile !== undefined) {
+    throw new UsageFault(`${variables.token} and ${variables.tokenFile} are both set: unset one`);
+  }
+  const file = tokenFile ?? environment.tokenFile;
+  if (file !== undefined) {
+    const text = (await readNamed('the file with the token', file)).toString('utf8');
+    return toToken(text, tokenFile === undefined ? variables.tokenFile : '--token-file');
+  }
+  return environment.token === undefined ? undefined : toToken(environment.token, variables.token);
+}
+
+function toToken(text: string, source: string): Secret {
+  const token = text.trim();
+  // Anything else cannot travel in a header, and the library that builds it would repeat the text in its error.
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new UsageFault(`${source}: expected one token of printable ASCII`);
+  return new Secret(token);
+}
+
+async function readNamed(what: string, file: string): Promise<Buffer> {
+  try {
+    return await readFile(file);
+  } catch (error) {
+    throw new UsageFault(`${what} cannot be read: ${systemCodeOf(error)}`, { cause: error });
+  }
+}

@@ -1,0 +1,138 @@
+/** The service's errors, each as one line (reason, field, message, way out) and an exit code. */
+import { type ServiceError, status } from '@grpc/grpc-js';
+
+import { BadRequest, ErrorInfo, RetryInfo } from '../gen/google/rpc/error_details.js';
+import { Status } from '../gen/google/rpc/status.js';
+import { type ExitCode, exitCodes } from './exit-codes.js';
+import { CommandFault } from './faults.js';
+import { toMs } from './times.js';
+
+export interface CallContext {
+  /** `host:port`. */
+  readonly server: string;
+  /** Of a mutation. */
+  readonly requestId?: string | undefined;
+}
+
+/** @param error null where the call ended without error and without answer */
+export function toCallFault(error: ServiceError | null, context: CallContext): CommandFault {
+  const code = error?.code ?? status.UNKNOWN;
+  const details = readDetails(error);
+  const reason = details.reason ?? status[code];
+  const fields = details.fields.length > 0 ? ` (${details.fields.join(', ')})` : '';
+  const parts = [
+    `${reason}${fields}: ${withoutStop(messageOf(error))}`,
+    details.retryMs === undefined ? undefined : `the service asks to wait ${Math.ceil(details.retryMs / 1000)} s`,
+    hintOf(code, details.reason, context),
+    ...(context.requestId !== undefined && mayHaveHappened(code, details.reason)
+      ? [`it may have been carried out all the same: repeat it with --request-id ${context.requestId} to find out`]
+      : []),
+  ];
+  return new CommandFault(exitCodeOf(code, details.reason), parts.filter((part) => part !== undefined).join('; '), {
+    cause: error ?? undefined,
+  });
+}
+
+interface Details {
+  readonly reason?: string;
+  readonly fields: readonly string[];
+  readonly retryMs?: number;
+}
+
+const EXIT_CODES: Readonly<Record<status, ExitCode>> = {
+  [status.OK]: exitCodes.internal,
+  [status.CANCELLED]: exitCodes.interrupted,
+  [status.UNKNOWN]: exitCodes.internal,
+  [status.INVALID_ARGUMENT]: exitCodes.refused,
+  [status.DEADLINE_EXCEEDED]: exitCodes.unavailable,
+  [status.NOT_FOUND]: exitCodes.refused,
+  [status.ALREADY_EXISTS]: exitCodes.refused,
+  [status.PERMISSION_DENIED]: exitCodes.denied,
+  [status.RESOURCE_EXHAUSTED]: exitCodes.refused,
+  [status.FAILED_PRECONDITION]: exitCodes.refused,
+  [status.ABORTED]: exitCodes.unavailable,
+  [status.OUT_OF_RANGE]: exitCodes.refused,
+  [status.UNIMPLEMENTED]: exitCodes.internal,
+  [status.INTERNAL]: exitCodes.internal,
+  [status.UNAVAILABLE]: exitCodes.unavailable,
+  [status.DATA_LOSS]: exitCodes.internal,
+  [status.UNAUTHENTICATED]: exitCodes.denied,
+};
+
+/** What to do about it in terms of this command, where the service's own message, which speaks to all, does not say. */
+const HINTS = {
+  KEYSPACE_REQUIRED: 'use --keyspace',
+  KEYSPACE_NOT_FOUND: "check --keyspace against the service's keyspaces file, and the caller's policy",
+  ACTOR_REQUIRED: 'use --actor user:ID',
+  ACTOR_NOT_ALLOWED:
+    'leave --actor out if the caller lacks may_assert_actor; state what the actor may do with --permission',
+  NAME_REQUIRED: 'use --name',
+  NAME_AMBIGUOUS: 'use --id; keyreeve keys list shows the ids',
+  TYPE_INVALID: 'use --type',
+  EXPIRATION_INVALID: 'use --expires or --ttl',
+  KEY_NOT_FOUND: 'keyreeve keys list shows those that it has',
+  KEY_LIMIT_REACHED: 'keyreeve keys list --state expired shows those that no longer work',
+  CALLER_UNKNOWN: 'set KEYREEVE_TOKEN or use --token-file; keyreeve callers token makes one',
+} as const;
+
+function exitCodeOf(code: status, reason: string | undefined): ExitCode {
+  if (reason === 'OVERLOADED') return exitCodes.unavailable;
+  return reason === 'ETAG_MISMATCH' ? exitCodes.refused : EXIT_CODES[code];
+}
+
+function hintOf(code: status, reason: string | undefined, { server }: CallContext): string | undefined {
+  if (reason !== undefined) return new Map<string, string>(Object.entries(HINTS)).get(reason);
+  if (code === status.UNAVAILABLE) {
+    return `is the service running at ${server} (keyreeve serve)? If it is elsewhere, use --server; if only one side speaks TLS, --tls, --ca-cert or --insecure`;
+  }
+  if (code === status.DEADLINE_EXCEEDED) return 'try again, or wait longer with --timeout';
+  if (code === status.UNIMPLEMENTED) return `what answers at ${server} is no Keyreeve, or one of another version`;
+  return code === status.UNAUTHENTICATED ? HINTS.CALLER_UNKNOWN : undefined;
+}
+
+function mayHaveHappened(code: status, reason: string | undefined): boolean {
+  const unsure = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.CANCELLED, status.UNKNOWN, status.INTERNAL];
+  return unsure.includes(code) && reason !== 'AUDIT_BACKLOG';
+}
+
+function messageOf(error: ServiceError | null): string {
+  if (error?.code === status.CANCELLED) return 'interrupted';
+  // The library adds notes about name resolution, most often empty ones.
+  return error?.details.replace(/ Resolution note:.*$/s, '') ?? 'the service answered nothing';
+}
+
+function withoutStop(message: string): string {
+  return message.replace(/\.$/, '');
+}
+
+const TYPE_URL_PREFIX = 'type.googleapis.com/google.rpc.';
+
+function readDetails(error: ServiceError | null): Details {
+  const none: Details = { fields: [] };
+  // An error that no server sent may lack metadata, whatever its type says.
+  const [bytes] = (error as Partial<ServiceError> | null)?.metadata?.get('grpc-status-details-bin') ?? [];
+  if (!Buffer.isBuffer(bytes)) return none;
+  try {
+    return Status.decode(bytes).details.reduce(readDetail, none);
+  } catch {
+    // Not what `google.rpc.Status` encodes, so of some other server or proxy: the status itself still says something.
+    return none;
+  }
+}
+
+function readDetail(details: Details, { typeUrl, value }: { typeUrl: string; value: Uint8Array }): Details {
+  switch (typeUrl) {
+    case `${TYPE_URL_PREFIX}ErrorInfo`: {
+      const { reason } = ErrorInfo.decode(value);
+      return { ...details, reason };
+    }
+    case `${TYPE_URL_PREFIX}BadRequest`:
+      return { ...details, fields: BadRequest.decode(value).fieldViolations.map(({ field }) => field) };
+    case `${TYPE_URL_PREFIX}RetryInfo`: {
+      const { retryDelay } = RetryInfo.decode(value);
+      return retryDelay ? { ...details, retryMs: toMs(retryDelay) } : details;
+    }
+    default:
+      return details;
+  }
+}

@@ -1,0 +1,116 @@
+import { randomUUID } from 'node:crypto';
+import type { Command } from 'commander';
+
+import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
+import { type Key, RevocationReason } from '../gen/keyreeve/v1/key.js';
+import { KeyServiceService, type RevokeKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import {
+  type ActorOptions,
+  actorOptions,
+  oneOf,
+  parsedOption,
+  type SelectorOptions,
+  selectorOptions,
+  toActor,
+  toSelector,
+} from './arguments.js';
+import { ServiceClient } from './client.js';
+import { example } from './command.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
+import { exitCodes } from './exit-codes.js';
+import { CommandFault } from './faults.js';
+import { toEnforcementJson, toKeyJson } from './messages.js';
+import { formatOrganization, type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
+import { printable, printableJson } from './printable.js';
+import { print, type Terminal } from './terminal.js';
+import { toIso, toShortTime } from './times.js';
+
+const REASONS = {
+  unused: RevocationReason.UNUSED,
+  compromised: RevocationReason.COMPROMISED,
+  superseded: RevocationReason.SUPERSEDED,
+  owner_departed: RevocationReason.OWNER_DEPARTED,
+  other: RevocationReason.OTHER,
+} as const;
+
+const parseReason = oneOf(['unused', 'compromised', 'superseded', 'owner_departed', 'other']);
+
+type Options = ConnectionOptions &
+  OrganizationOptions &
+  SelectorOptions &
+  ActorOptions & {
+    readonly reason?: keyof typeof REASONS;
+    readonly detail?: string;
+    readonly requestId?: string;
+    readonly json?: boolean;
+  };
+
+export function addKeysRevoke(keys: Command, terminal: Terminal): void {
+  const command = keys
+    .command('revoke')
+    .summary('revoke a key, for good')
+    .description('Revokes a key for good: nothing brings it back. Revoking it again changes nothing and succeeds.');
+  for (const option of [...organizationOptions(), ...selectorOptions(), ...actorOptions()]) command.addOption(option);
+  command
+    .addOption(
+      parsedOption('--reason <reason>', 'unused, compromised, superseded, owner_departed or other', parseReason),
+    )
+    .option('--detail <text>', 'more about why')
+    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .option('--json', 'print the answer as JSON');
+  addConnectionOptions(command).addHelpText(
+    'after',
+    example(
+      'keyreeve keys revoke --keyspace metlo --organization acme --name ci --actor user:ada --reason compromised',
+    ),
+  );
+  command.action(async (options: Options) => revokeKey(options, terminal));
+}
+
+async function revokeKey(options: Options, terminal: Terminal): Promise<void> {
+  const request = {
+    ...toOrganization(options),
+    actor: toActor(options),
+    requestId: options.requestId ?? randomUUID(),
+    selector: toSelector(options),
+    reason: options.reason ? REASONS[options.reason] : RevocationReason.UNSPECIFIED,
+    reasonDetail: options.detail ?? '',
+  };
+  using client = new ServiceClient(await toConnection(options, terminal));
+  const answer = await client.call(KeyServiceService.revokeKey, request, request.requestId);
+  if (!answer.key?.revokeTime) throw new CommandFault(exitCodes.internal, 'the service answered no revoked key');
+  await print(terminal, options.json ? toJson(answer.key, answer) : describe(answer.key, answer, new Date()));
+}
+
+function toJson(key: Key, { previousKey, enforcement }: RevokeKeyResponse): string {
+  return printableJson({
+    key: toKeyJson(key),
+    previous_key: previousKey ? toKeyJson(previousKey) : null,
+    enforcement: enforcement ? toEnforcementJson(enforcement) : null,
+  });
+}
+
+function describe(key: Key, { previousKey, enforcement }: RevokeKeyResponse, now: Date): string {
+  return [
+    ...[key, ...(previousKey ? [previousKey] : [])].map(describeRevoked),
+    ...(enforcement ? describeEnforcement(enforcement, now) : []),
+  ].join('\n');
+}
+
+function describeRevoked(key: Key): string {
+  const time = key.revokeTime ? ` at ${toShortTime(key.revokeTime)}` : '';
+  return `Revoked ${key.keyId} (${printable(key.name)}) of ${formatOrganization(key)}${time}.`;
+}
+
+function describeEnforcement({ complete, completeByTime, cachesClearTime }: Enforcement, now: Date): string[] {
+  const lines = [];
+  if (complete) lines.push('Enforcement: complete. From now on no replica accepts it.');
+  else {
+    const time = completeByTime ? toShortTime(completeByTime) : 'a time that the service does not tell';
+    lines.push(`Enforcement: complete by ${time}. Until then a replica may accept it; revoke it again to wait for it.`);
+  }
+  if (cachesClearTime && toIso(cachesClearTime) > now.toISOString()) {
+    lines.push(`Callers may act on an answer that they were allowed to keep until ${toShortTime(cachesClearTime)}.`);
+  }
+  return lines;
+}

@@ -1,0 +1,93 @@
+import type { Command } from 'commander';
+
+import { Decision } from '../gen/keyreeve/v1/verification.js';
+import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import type { Secret } from '../keys/secret.js';
+import { anyText, repeatedOption } from './arguments.js';
+import { ServiceClient } from './client.js';
+import { example } from './command.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
+import { type ExitCode, exitCodes } from './exit-codes.js';
+import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from './messages.js';
+import { formatOrganization } from './organization.js';
+import { printableJson } from './printable.js';
+import { readSecret } from './read-secret.js';
+import { toFields } from './table.js';
+import { print, type Terminal } from './terminal.js';
+import { toShortTime } from './times.js';
+
+type Options = ConnectionOptions & {
+  readonly keyspace?: string;
+  readonly organization?: string;
+  readonly clientId?: string;
+  readonly scope?: readonly string[];
+  readonly json?: boolean;
+};
+
+export function addKeysVerify(keys: Command, terminal: Terminal, end: (code: ExitCode) => void): void {
+  const command = keys
+    .command('verify')
+    .summary('say whether a credential is valid')
+    .description(
+      'Says whether a credential is valid: exit code 0 if it is, 1 if not. The token, or in pair form the secret, is ' +
+        'read from standard input, never from the command line, where others would see it.',
+    )
+    .option('--keyspace <name>', 'look only in this keyspace; needed with --client-id')
+    .option('--organization <id>', 'the key must belong to this organization')
+    .option('--client-id <id>', 'the client id that goes with the secret, in pair form')
+    .addOption(repeatedOption('--scope <scope>', 'the key must have this scope', anyText))
+    .option('--json', 'print the answer as JSON');
+  addConnectionOptions(command).addHelpText(
+    'after',
+    example('keyreeve keys verify < key.txt', 'keyreeve keys verify --keyspace metal --client-id client_01… < key.txt'),
+  );
+  command.action(async (options: Options) => end(await verifyKey(options, terminal)));
+}
+
+async function verifyKey(options: Options, terminal: Terminal): Promise<ExitCode> {
+  const connection = await toConnection(options, terminal);
+  const prompt = options.clientId === undefined ? 'Token' : 'Secret';
+  const request = toRequest(options, await readSecret(terminal, prompt));
+  using client = new ServiceClient(connection);
+  const answer = await client.call(KeyServiceService.verifyKey, request);
+  await print(terminal, options.json ? toJson(answer) : describe(answer));
+  return answer.decision === Decision.VALID ? exitCodes.ok : exitCodes.no;
+}
+
+function toRequest({ keyspace, organization, clientId, scope }: Options, secret: Secret): VerifyKeyRequest {
+  return {
+    keyspace: keyspace ?? '',
+    organizationId: organization ?? '',
+    credential: {
+      kind:
+        clientId === undefined
+          ? { $case: 'bearerToken', value: secret.reveal() }
+          : { $case: 'client', value: { clientId, secret: secret.reveal() } },
+    },
+    requiredScopes: [...(scope ?? [])],
+  };
+}
+
+function toJson({ decision, key, rateLimit, cacheTtl }: VerifyKeyResponse): string {
+  return printableJson({
+    decision: decisionName(decision),
+    key: key ? toVerifiedKeyJson(key) : null,
+    rate_limit: rateLimit ? toRateLimitJson(rateLimit) : null,
+    cache_ttl: toDurationJson(cacheTtl),
+  });
+}
+
+function describe({ decision, key, rateLimit }: VerifyKeyResponse): string {
+  const verdict = decision === Decision.VALID ? 'VALID' : `NOT VALID: ${decisionName(decision)}`;
+  if (!key) return verdict;
+  const fields = toFields([
+    ['name', key.name],
+    ['key id', key.keyId],
+    ['organization', formatOrganization(key)],
+    ['type', key.type],
+    ['scopes', key.scopes.join(' ')],
+    ['expires', key.expireTime ? toShortTime(key.expireTime) : 'never'],
+    ['rate limit', rateLimit && `${rateLimit.remaining} of ${rateLimit.limit} left`],
+  ]);
+  return `${verdict}\n\n${fields}`;
+}

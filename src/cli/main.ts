@@ -1,0 +1,11 @@
+#!/usr/bin/env node
+import process from 'node:process';
+
+import { runCommand } from './program.js';
+
+for (const stream of [process.stdout, process.stderr]) {
+  // Each write learns of its own failure; without a listener the same failure would end the process with a stack.
+  stream.on('error', () => undefined);
+}
+const { stdin, stdout, stderr, env } = process;
+process.exitCode = await runCommand(process.argv.slice(2), { stdin, stdout, stderr, env });

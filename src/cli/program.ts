@@ -1,0 +1,86 @@
+import { readFileSync } from 'node:fs';
+import { CommanderError } from 'commander';
+import { z } from 'zod';
+
+import { addAuditList } from './audit-list.js';
+import { addCallersToken } from './callers-token.js';
+import { example, SafeCommand } from './command.js';
+import { addConfigCheck } from './config-check.js';
+import { explainEnvironment } from './environment.js';
+import { type ExitCode, exitCodes, explainExitCodes } from './exit-codes.js';
+import { CommandFault } from './faults.js';
+import { addKeysCreate } from './keys-create.js';
+import { addKeysGet } from './keys-get.js';
+import { addKeysList } from './keys-list.js';
+import { addKeysRevoke } from './keys-revoke.js';
+import { addKeysVerify } from './keys-verify.js';
+import { remark, type Terminal } from './terminal.js';
+
+/**
+ * Runs one command. What goes wrong is told on standard error, in a line.
+ * @param args without the program's own name
+ */
+export async function runCommand(args: readonly string[], terminal: Terminal): Promise<ExitCode> {
+  let exitCode: ExitCode = exitCodes.ok;
+  try {
+    await createProgram(terminal, (code) => (exitCode = code)).parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    return report(error, terminal);
+  }
+}
+
+/** @param end takes the exit code of a command that can end well in more than one way */
+export function createProgram(terminal: Terminal, end: (code: ExitCode) => void): SafeCommand {
+  const program = new SafeCommand('keyreeve');
+  program
+    .description('API keys as a service: issue, list, verify and revoke them, and check what was recorded.')
+    .version(readVersion(), '--version', 'print the version')
+    .helpCommand(false)
+    .configureOutput({
+      writeOut: (text) => void terminal.stdout.write(text),
+      writeErr: (text) => void terminal.stderr.write(text),
+    })
+    .exitOverride()
+    .addHelpText('after', ['', explainEnvironment(), '', explainExitCodes(), example('keyreeve serve')].join('\n'));
+
+  const keys = program.command('keys').description('issue, show, list, revoke and verify keys');
+  addKeysCreate(keys, terminal);
+  addKeysGet(keys, terminal);
+  addKeysList(keys, terminal);
+  addKeysRevoke(keys, terminal);
+  addKeysVerify(keys, terminal, end);
+
+  const audit = program.command('audit').description('list what was recorded, and check that nothing is missing');
+  addAuditList(audit, terminal);
+
+  const config = program.command('config').description('check what the service is configured with');
+  addConfigCheck(config, terminal, end);
+
+  const callers = program.command('callers').description('let services call');
+  addCallersToken(callers, terminal);
+  return program;
+}
+
+function report(error: unknown, terminal: Terminal): ExitCode {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return exitCodes.ok;
+    // The help that answers a group without a command has been printed; its "error" says no more.
+    if (error.code !== 'commander.help') remark(terminal, `keyreeve: ${error.message}`);
+    return exitCodes.usage;
+  }
+  if (error instanceof CommandFault) {
+    if (error.exitCode !== exitCodes.outputClosed) remark(terminal, `keyreeve: ${error.message}`);
+    return error.exitCode;
+  }
+  remark(
+    terminal,
+    `keyreeve: a fault of this command: ${error instanceof Error ? (error.stack ?? error.message) : ''}`,
+  );
+  return exitCodes.internal;
+}
+
+function readVersion(): string {
+  const path = new URL('../../package.json', import.meta.url);
+  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(path, 'utf8'))).version;
+}
