@@ -34,8 +34,16 @@ export type Refusal =
   | { readonly refused: 'KEY_NOT_FOUND' }
   | { readonly refused: 'NAME_TAKEN' }
   | { readonly refused: 'NAME_AMBIGUOUS' }
-  | { readonly refused: 'KEY_LIMIT_REACHED'; readonly limit: number; readonly plan: string }
+  | {
+      readonly refused: 'KEY_LIMIT_REACHED';
+      readonly limit: number;
+      readonly plan: string;
+      /** How many of the keys are expired. Absent where nobody counted: the rule does not. */
+      readonly expired?: number;
+    }
   | { readonly refused: 'REQUEST_ID_REUSED' }
+  /** Too many events wait for the audit sink: nothing is created or widened until it has caught up. */
+  | { readonly refused: 'AUDIT_BACKLOG' }
   | { readonly refused: 'CALLER_UNKNOWN' }
   | { readonly refused: 'CALLER_NOT_ALLOWED' }
   | { readonly refused: 'ACTOR_NOT_ALLOWED'; readonly message: string };

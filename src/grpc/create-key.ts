@@ -1,0 +1,67 @@
+import type { CreateKeyRequest, CreateKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { isEmpty, type Rule } from '../keys/change.js';
+import { newCredential } from '../keys/credential.js';
+import { type CreatedKey, type CreateKeyDraw, createKey, nameFor } from '../keys/create-key.js';
+import { parseLabels, parseName, parseScopes } from '../keys/fields.js';
+import { newEventId, newKeyId } from '../keys/ids.js';
+import type { Keyspace } from '../keys/keyspace.js';
+import { isRefusal } from '../keys/refusal.js';
+import { toTenant } from './callers.js';
+import { orRefuse, Refused } from './errors.js';
+import { parseExpiration } from './expiration.js';
+import { toCredentialMessage, toKeyMessage } from './messages.js';
+import { toAsk, toLoad } from './mutation.js';
+import type { Parts } from './parts.js';
+import type { Unary } from './unary.js';
+
+export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKeyResponse> {
+  const { store, keyspaces, clock, backlogExceeded } = parts;
+  return async (request, call) => {
+    const tenant = toTenant(request, call.caller, keyspaces);
+    const { keyspace, organization } = tenant;
+    call.note({ keyspace: keyspace.name });
+    const ask = toAsk('CreateKey', request, tenant, call, () => parseFields(request));
+    const name = nameFor(ask.name, keyspace);
+    const load = { ...toLoad(ask.mutation), ...(!isRefusal(name) && { name }) };
+    const draw = drawFor(keyspace, parts);
+    const backlogged = backlogExceeded();
+    const rule: Rule<CreatedKey> = (state) => {
+      const change = createKey(state, ask, keyspace, draw);
+      // A repeat makes no event, so its answer need not be kept back.
+      return backlogged && !isRefusal(change) && !isEmpty(change) ? { refused: 'AUDIT_BACKLOG' } : change;
+    };
+
+    call.beginChange();
+    const created = await store.change(load, rule, call.deadline);
+    if (isRefusal(created) && created.refused === 'KEY_LIMIT_REACHED') {
+      throw new Refused({ ...created, expired: await store.countExpired(organization, draw.now, call.deadline) });
+    }
+    const { key, replayed } = orRefuse(created);
+    call.note({ key_id: key.keyId });
+    return {
+      key: toKeyMessage(key, clock.now()),
+      credential: replayed ? undefined : toCredentialMessage(draw.credential),
+      replayed,
+    };
+  };
+}
+
+/** The fields in normal form. What a keyspace makes of them is for the rule to say. */
+function parseFields(request: CreateKeyRequest) {
+  return {
+    name: orRefuse(parseName(request.name)),
+    type: request.type,
+    expiration: orRefuse(parseExpiration(request.expiration)),
+    scopes: orRefuse(parseScopes(request.scopes)),
+    labels: orRefuse(parseLabels(Object.fromEntries(request.labels))),
+  };
+}
+
+function drawFor(keyspace: Keyspace, { clock, random }: Pick<Parts, 'clock' | 'random'>): CreateKeyDraw {
+  return {
+    now: clock.now(),
+    keyId: newKeyId(),
+    eventId: newEventId(),
+    credential: newCredential(keyspace.credential, random),
+  };
+}

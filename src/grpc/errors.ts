@@ -1,0 +1,176 @@
+/** The only file that knows both vocabularies: what the rules turn down, and what gRPC tells a client. */
+import { Metadata, status } from '@grpc/grpc-js';
+
+import { BadRequest, ErrorInfo, QuotaFailure, RetryInfo } from '../gen/google/rpc/error_details.js';
+import { Status } from '../gen/google/rpc/status.js';
+import { ARGUMENT_REASONS, type ArgumentReason, type Refusal, type RefusalReason, isRefusal } from '../keys/refusal.js';
+import { StoreFault } from '../store/faults.js';
+
+/** A refusal on its way from a handler to the client. */
+export class Refused extends Error {
+  override readonly name = 'Refused';
+
+  constructor(readonly refusal: Refusal) {
+    super(refusal.refused);
+  }
+}
+
+/** Nobody waits for the answer any more, and nothing was begun. */
+export class Unwanted extends Error {
+  override readonly name = 'Unwanted';
+
+  constructor(readonly why: 'CANCELLED' | 'DEADLINE_EXCEEDED') {
+    super(why);
+  }
+}
+
+/** The server is about to end and begins nothing new. */
+export class ShuttingDown extends Error {
+  override readonly name = 'ShuttingDown';
+}
+
+/** @throws Refused where the answer is a refusal */
+export function orRefuse<A>(answer: A): Exclude<A, Refusal> {
+  if (isRefusal(answer)) throw new Refused(answer);
+  return answer as Exclude<A, Refusal>;
+}
+
+/** What a client is told instead of a response. */
+export interface ErrorAnswer {
+  readonly code: status;
+  /** For people. The same text for whatever exists and must not be known and for what does not exist. */
+  readonly details: string;
+  readonly metadata: Metadata;
+  /** Upper snake case: what a program decides by, or the code's name where the API has no reason for it. */
+  readonly reason: string;
+  /** Whether something broke, as against what was turned down. */
+  readonly isFault: boolean;
+}
+
+export function toErrorAnswer(error: unknown): ErrorAnswer {
+  if (error instanceof Refused) return toAnswer(error.refusal);
+  if (error instanceof StoreFault) {
+    return { ...toAnswer({ refused: FAULTS[error.kind] }), isFault: true };
+  }
+  if (error instanceof ShuttingDown) return toAnswer({ refused: 'SHUTTING_DOWN' });
+  if (error instanceof Unwanted) {
+    const details = 'nobody waits for the answer any more, and nothing was begun';
+    return { code: status[error.why], details, metadata: new Metadata(), reason: error.why, isFault: false };
+  }
+  // What nobody foresaw stays in the log.
+  return {
+    code: status.INTERNAL,
+    details: 'internal error',
+    metadata: new Metadata(),
+    reason: 'INTERNAL',
+    isFault: true,
+  };
+}
+
+type FaultReason = 'STORE_UNAVAILABLE' | 'CONTENTION' | 'SHUTTING_DOWN';
+type Reason = RefusalReason | FaultReason;
+type Told = Refusal | { readonly refused: FaultReason };
+
+const ARGUMENT = Object.fromEntries(ARGUMENT_REASONS.map((reason) => [reason, status.INVALID_ARGUMENT])) as Record<
+  ArgumentReason,
+  status
+>;
+const CODES: Record<Reason, status> = {
+  ...ARGUMENT,
+  KEYSPACE_NOT_FOUND: status.NOT_FOUND,
+  KEY_NOT_FOUND: status.NOT_FOUND,
+  NAME_TAKEN: status.ALREADY_EXISTS,
+  KEY_LIMIT_REACHED: status.RESOURCE_EXHAUSTED,
+  NAME_AMBIGUOUS: status.FAILED_PRECONDITION,
+  REQUEST_ID_REUSED: status.FAILED_PRECONDITION,
+  CONTENTION: status.ABORTED,
+  CALLER_UNKNOWN: status.UNAUTHENTICATED,
+  CALLER_NOT_ALLOWED: status.PERMISSION_DENIED,
+  ACTOR_NOT_ALLOWED: status.PERMISSION_DENIED,
+  STORE_UNAVAILABLE: status.UNAVAILABLE,
+  AUDIT_BACKLOG: status.UNAVAILABLE,
+  SHUTTING_DOWN: status.UNAVAILABLE,
+};
+
+const FAULTS = { unavailable: 'STORE_UNAVAILABLE', contention: 'CONTENTION' } as const satisfies Record<
+  StoreFault['kind'],
+  Reason
+>;
+
+const DOMAIN = 'keyreeve';
+// A store that fails over and a load balancer that looks elsewhere take about so long; a backlog takes longer to drain.
+const RETRY_SECONDS: Partial<Record<Reason, bigint>> = { STORE_UNAVAILABLE: 1n, SHUTTING_DOWN: 1n, AUDIT_BACKLOG: 10n };
+
+function toAnswer(told: Told): ErrorAnswer {
+  const code = CODES[told.refused];
+  const details = explain(told);
+  const metadata = new Metadata();
+  metadata.set('grpc-status-details-bin', toDetails(told, code, details));
+  return { code, details, metadata, reason: told.refused, isFault: false };
+}
+
+function explain(told: Told): string {
+  if ('message' in told) return told.message;
+  switch (told.refused) {
+    case 'KEYSPACE_NOT_FOUND':
+      return 'there is no such keyspace that this caller may use';
+    case 'KEY_NOT_FOUND':
+      return 'the organization has no such key';
+    case 'NAME_TAKEN':
+      return 'another key of the organization has this name; revoke that key, or choose another name';
+    case 'NAME_AMBIGUOUS':
+      return 'several keys of the organization have this name; select one by key_id';
+    case 'KEY_LIMIT_REACHED':
+      return `plan ${told.plan} allows ${told.limit} keys; revoke one that is not needed, or change the plan`;
+    case 'REQUEST_ID_REUSED':
+      return 'another request was made under this request_id; take a new one for a new request';
+    case 'AUDIT_BACKLOG':
+      return 'the audit is too far behind: no key is created until it has caught up (revoking goes on)';
+    case 'CALLER_UNKNOWN':
+      return 'the call needs the token of a known caller: authorization: Bearer <token>';
+    case 'CALLER_NOT_ALLOWED':
+      return 'the policy does not allow this caller to do this here';
+    case 'STORE_UNAVAILABLE':
+      return 'the store cannot answer now; the call can be repeated, with its request_id where it has one';
+    case 'CONTENTION':
+      return 'others changed the same organization until the deadline, and nothing was changed; repeat the call';
+    case 'SHUTTING_DOWN':
+      return 'this server is about to end; repeat the call';
+  }
+}
+
+function toDetails(told: Told, code: status, message: string): Buffer {
+  const details = [
+    any('ErrorInfo', ErrorInfo.encode({ reason: told.refused, domain: DOMAIN, metadata: metadataOf(told) }).finish()),
+  ];
+  if ('field' in told) {
+    const { field, message: description, refused: reason } = told;
+    const fieldViolations = [{ field, description, reason, localizedMessage: undefined }];
+    details.push(any('BadRequest', BadRequest.encode({ fieldViolations }).finish()));
+  }
+  if (told.refused === 'KEY_LIMIT_REACHED') {
+    const violation = QuotaFailure.fromPartial({
+      violations: [{ subject: `plan:${told.plan}`, description: message }],
+    });
+    details.push(any('QuotaFailure', QuotaFailure.encode(violation).finish()));
+  }
+  const seconds = RETRY_SECONDS[told.refused];
+  if (seconds !== undefined) {
+    details.push(any('RetryInfo', RetryInfo.encode({ retryDelay: { seconds, nanos: 0 } }).finish()));
+  }
+  return Buffer.from(Status.encode({ code, message, details }).finish());
+}
+
+function metadataOf(told: Told): Map<string, string> {
+  if (told.refused !== 'KEY_LIMIT_REACHED') return new Map();
+  const { limit, plan, expired } = told;
+  return new Map([
+    ['limit', String(limit)],
+    ['plan', plan],
+    ...(expired === undefined ? [] : [['expired', String(expired)] as const]),
+  ]);
+}
+
+function any(type: string, value: Uint8Array): { typeUrl: string; value: Buffer } {
+  return { typeUrl: `type.googleapis.com/google.rpc.${type}`, value: Buffer.from(value) };
+}

@@ -1,0 +1,16 @@
+import type { RandomBytes } from '../keys/base62.js';
+import type { Clock } from '../keys/clock.js';
+import type { Store } from '../store/port.js';
+import type { Verifier } from '../verify/verifier.js';
+import type { Keyspaces } from './callers.js';
+
+/** What the calls are made of. */
+export interface Parts {
+  readonly store: Store;
+  readonly verify: Verifier;
+  readonly keyspaces: Keyspaces;
+  readonly clock: Clock;
+  readonly random: RandomBytes;
+  /** Whether too many events wait for the audit sink to let anything be created. */
+  readonly backlogExceeded: () => boolean;
+}

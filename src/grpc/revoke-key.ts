@@ -1,0 +1,56 @@
+import { RevocationReason as ReasonMessage } from '../gen/keyreeve/v1/key.js';
+import type { RevokeKeyRequest, RevokeKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { parseText, REASON_DETAIL_LENGTH_MAX } from '../keys/fields.js';
+import { newEventId } from '../keys/ids.js';
+import { REVOCATION_REASONS, type RevocationReason } from '../keys/key.js';
+import { cacheTtlMsOf, planOf } from '../keys/keyspace.js';
+import { revokeKey, type RevokeKeyDraw } from '../keys/revoke-key.js';
+import { toTenant } from './callers.js';
+import { orRefuse } from './errors.js';
+import { toEnforcementMessage, toKeyMessage } from './messages.js';
+import { toAsk, toLoad } from './mutation.js';
+import type { Parts } from './parts.js';
+import { parseSelector } from './selector.js';
+import type { Unary } from './unary.js';
+
+export function handleRevokeKey({ store, keyspaces, clock }: Parts): Unary<RevokeKeyRequest, RevokeKeyResponse> {
+  return async (request, call) => {
+    const tenant = toTenant(request, call.caller, keyspaces);
+    const { keyspace } = tenant;
+    call.note({ keyspace: keyspace.name });
+    const ask = toAsk('RevokeKey', request, tenant, call, () => parseFields(request));
+    const draw: RevokeKeyDraw = { now: clock.now(), eventIds: [newEventId(), newEventId()] };
+
+    call.beginChange();
+    const load = { ...toLoad(ask.mutation), selector: ask.selector };
+    const { key, previousKey } = orRefuse(
+      await store.change(load, (state) => revokeKey(state, ask, draw), call.deadline),
+    );
+    call.note({ key_id: key.keyId });
+    const now = clock.now();
+    return {
+      key: toKeyMessage(key, now),
+      previousKey: previousKey && toKeyMessage(previousKey, now),
+      enforcement: toEnforcementMessage(now, cacheTtlMsOf(keyspace, planOf(keyspace, {}))),
+    };
+  };
+}
+
+function parseFields({ selector, reason, reasonDetail }: RevokeKeyRequest) {
+  return {
+    selector: orRefuse(parseSelector(selector)),
+    reason: toReason(reason),
+    reasonDetail: orRefuse(
+      parseText(reasonDetail, {
+        field: 'reason_detail',
+        lengthMax: REASON_DETAIL_LENGTH_MAX,
+        refused: 'TEXT_INVALID',
+      }),
+    ),
+  };
+}
+
+/** A revocation never fails for its reason: none, and one that a newer client knows, count as OTHER. */
+function toReason(message: ReasonMessage): RevocationReason {
+  return REVOCATION_REASONS.find((reason) => ReasonMessage[reason] === message) ?? 'OTHER';
+}

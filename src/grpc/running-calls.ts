@@ -1,0 +1,49 @@
+import { type ServerInterceptor, type ServerInterceptingCallInterface, ServerInterceptingCall } from '@grpc/grpc-js';
+
+import { ShuttingDown, toErrorAnswer } from './errors.js';
+
+/** The calls that have begun and not ended, so that the server can end without cutting any off. */
+export class RunningCalls {
+  readonly #calls = new Set<Promise<void>>();
+  readonly #streams = new Set<ServerInterceptingCallInterface>();
+  #ending = false;
+
+  /** Whether calls that come now are too late. */
+  get ending(): boolean {
+    return this.#ending;
+  }
+
+  /** @param call ends when the call has been answered, and never rejects */
+  add(call: Promise<void>): void {
+    this.#calls.add(call);
+    void call.finally(() => this.#calls.delete(call));
+  }
+
+  /** Refuses what comes from now on, and ends the streams (health's Watch, reflection), which could go on for ever. */
+  end(): void {
+    this.#ending = true;
+    const { code, details, metadata } = toErrorAnswer(new ShuttingDown());
+    for (const stream of this.#streams) stream.sendStatus({ code, details, metadata });
+  }
+
+  /** Resolves when every call has been answered, also those that nobody waits for any more. */
+  async answered(): Promise<void> {
+    while (this.#calls.size > 0) await Promise.all(this.#calls);
+  }
+
+  /** Gets to know the streams; a unary call is made known by `add`. */
+  readonly interceptor: ServerInterceptor = (method, call) => {
+    if (!method.responseStream) return new ServerInterceptingCall(call);
+    return new ServerInterceptingCall(call, {
+      start: (next) => {
+        this.#streams.add(call);
+        next({
+          onReceiveMetadata: (metadata, pass) => pass(metadata),
+          onReceiveMessage: (message, pass) => pass(message),
+          onReceiveHalfClose: (pass) => pass(),
+          onCancel: () => this.#streams.delete(call),
+        });
+      },
+    });
+  };
+}

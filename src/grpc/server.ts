@@ -1,0 +1,141 @@
+/** The server: its calls, its limits, its end. */
+import { Server as GrpcServer, ServerCredentials, type ServerOptions as GrpcServerOptions } from '@grpc/grpc-js';
+import { isIPv6 } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Callers } from '../config/callers.js';
+import type { TlsIdentity } from '../config/load.js';
+import type { Address } from '../config/settings.js';
+import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1/audit_service.js';
+import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
+import { OrganizationServiceService } from '../gen/keyreeve/v1/organization_service.js';
+import type { Log } from '../log.js';
+import { createVerifier } from '../verify/verifier.js';
+import { authenticateBy } from './callers.js';
+import { handleCreateKey } from './create-key.js';
+import { handleGetKey } from './get-key.js';
+import { startHealth } from './health.js';
+import { handleListAuditEvents } from './list-audit-events.js';
+import { handleListKeys } from './list-keys.js';
+import type { Parts } from './parts.js';
+import { addReflection } from './reflection.js';
+import { handleRevokeKey } from './revoke-key.js';
+import { RunningCalls } from './running-calls.js';
+import { type Around, unary } from './unary.js';
+import { handleVerifyKey } from './verify-key.js';
+
+export interface ServerOptions {
+  readonly listen: Address;
+  /** Absent: without TLS. */
+  readonly tls?: TlsIdentity;
+  /** Absent: everyone is the caller `local`, with every right. */
+  readonly callers?: Callers;
+}
+
+/** Disposing it refuses what is new, lets running calls finish, and takes 8 seconds at most. */
+export interface Server extends AsyncDisposable {
+  /** `host:port` as it listens, the port also where any free one was asked for. */
+  readonly address: string;
+  /** From now on health says so, and calls are still answered. */
+  notServing(): void;
+}
+
+const LIMITS: GrpcServerOptions = {
+  'grpc.max_receive_message_length': 256 * 1024,
+  'grpc.max_concurrent_streams': 100,
+  // So that connections spread over replicas that came later.
+  'grpc.max_connection_age_ms': 30 * 60_000,
+  'grpc.max_connection_age_grace_ms': 60_000,
+  'grpc.max_connection_idle_ms': 15 * 60_000,
+  // Finds out clients that are gone without a word.
+  'grpc.keepalive_time_ms': 60_000,
+  'grpc.keepalive_timeout_ms': 20_000,
+  'grpc.enable_channelz': 0,
+};
+
+const SHUTDOWN_MS_MAX = 8000;
+// For last answers to leave, once every call has one. What then still holds the server up never came whole.
+const FLUSH_MS = 1000;
+
+/** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
+export async function serve(
+  { listen, tls, callers }: ServerOptions,
+  given: Omit<Parts, 'verify'>,
+  log: Log,
+): Promise<Server> {
+  const { store, clock } = given;
+  const parts: Parts = { ...given, verify: createVerifier({ store, clock }) };
+  const running = new RunningCalls();
+  const server = new GrpcServer({ ...LIMITS, interceptors: [running.interceptor] });
+  addCalls(server, parts, { authenticate: authenticateBy(callers), clock, running, log });
+  addReflection(server);
+  const credentials = toCredentials(tls);
+  const health = await startHealth(store, clock, log);
+  health.addToServer(server);
+  try {
+    const port = await bind(server, listen, credentials);
+    return {
+      address: toText({ ...listen, port }),
+      notServing: () => health.notServing(),
+      async [Symbol.asyncDispose]() {
+        health.notServing();
+        running.end();
+        await shutDown(server, running);
+        await health[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await health[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The transport answers UNIMPLEMENTED for calls that are not named. */
+function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
+  server.addService(KeyServiceService, {
+    createKey: unary('CreateKey', handleCreateKey(parts), around),
+    getKey: unary('GetKey', handleGetKey(parts), around),
+    listKeys: unary('ListKeys', handleListKeys(parts), around),
+    revokeKey: unary('RevokeKey', handleRevokeKey(parts), around),
+    verifyKey: unary('VerifyKey', handleVerifyKey(parts), around),
+  } satisfies Partial<KeyServiceServer>);
+  server.addService(AuditServiceService, {
+    listAuditEvents: unary('ListAuditEvents', handleListAuditEvents(parts), around),
+  } satisfies Partial<AuditServiceServer>);
+  server.addService(OrganizationServiceService, {});
+}
+
+function toCredentials(tls: ServerOptions['tls']): ServerCredentials {
+  if (!tls) return ServerCredentials.createInsecure();
+  const pair = { cert_chain: Buffer.from(tls.certificate), private_key: Buffer.from(tls.privateKey.reveal()) };
+  return ServerCredentials.createSsl(null, [pair]);
+}
+
+function bind(server: GrpcServer, listen: Address, credentials: ServerCredentials): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(toText(listen), credentials, (error, port) => {
+      if (error) reject(new Error(`cannot listen on ${toText(listen)}: ${error.message}`, { cause: error }));
+      else resolve(port);
+    });
+  });
+}
+
+/** Closes at once what is idle, waits for what runs, and cuts off what is left. */
+async function shutDown(server: GrpcServer, running: RunningCalls): Promise<void> {
+  const over = new AbortController();
+  const wait = (ms: number) => sleep(ms, undefined, { signal: over.signal }).catch(() => undefined);
+  const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  const answered = running.answered();
+  await Promise.race([
+    Promise.all([closed, answered]),
+    // It never closes while a client leaves a request half sent, or reads no answer.
+    answered.then(() => wait(FLUSH_MS)),
+    wait(SHUTDOWN_MS_MAX),
+  ]);
+  over.abort();
+  server.forceShutdown();
+}
+
+function toText({ host, port }: Address): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}

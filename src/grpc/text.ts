@@ -1,0 +1,46 @@
+import { type ArgumentRefusal, refuseArgument } from '../keys/refusal.js';
+
+// The protobuf runtime puts it, silently, in the place of bytes that are not UTF-8.
+const REPLACEMENT = '\ufffd';
+
+/**
+ * Refuses a request that holds text which is not UTF-8, wherever it is: stored or compared, it would not be the text
+ * that was sent. Credentials are left out: one that is not UTF-8 was never issued, which is a decision.
+ */
+export function checkText(request: object): ArgumentRefusal | undefined {
+  const field = findReplacement(request, '');
+  if (field === undefined) return undefined;
+  return refuseArgument('TEXT_INVALID', field, `${field} must be valid UTF-8 without U+FFFD`);
+}
+
+/** The path of the first text at fault, in the proto's names. Keys of maps are text too, and are not repeated. */
+function findReplacement(value: unknown, path: string): string | undefined {
+  if (typeof value === 'string') return value.includes(REPLACEMENT) ? path : undefined;
+  if (typeof value !== 'object' || value === null) return undefined;
+  if (Array.isArray(value)) return first(value, (item, at) => findReplacement(item, `${path}[${at}]`));
+  if (value instanceof Map) return first([...value].flat(), (item) => findReplacement(item, path));
+  return first(Object.entries(value), ([name, field]) => {
+    if (name === 'credential') return undefined;
+    // A oneof's own name is no field of the proto: its case is.
+    return isOneof(field)
+      ? findReplacement(field.value, join(path, field.$case))
+      : findReplacement(field, join(path, name));
+  });
+}
+
+function first<T>(items: readonly T[], find: (item: T, at: number) => string | undefined): string | undefined {
+  for (const [at, item] of items.entries()) {
+    const found = find(item, at);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+function isOneof(value: unknown): value is { $case: string; value: unknown } {
+  return typeof value === 'object' && value !== null && '$case' in value;
+}
+
+function join(path: string, name: string): string {
+  const field = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+  return path === '' ? field : `${path}.${field}`;
+}

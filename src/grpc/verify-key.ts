@@ -1,0 +1,75 @@
+import type { Credential } from '../gen/keyreeve/v1/credential.js';
+import type { VerifyKeyRequest, VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { Decision, type RateLimit } from '../gen/keyreeve/v1/verification.js';
+import type { PresentedCredential } from '../keys/credential.js';
+import { parseOrganizationId, parseScopes } from '../keys/fields.js';
+import { Secret } from '../keys/secret.js';
+import { keyspacesOf, sees, toKeyspace } from './callers.js';
+import { orRefuse } from './errors.js';
+import { toDuration, toVerifiedKeyMessage } from './messages.js';
+import type { Parts } from './parts.js';
+import type { Unary } from './unary.js';
+
+const RATE_WINDOW_MS = 60_000;
+
+export function handleVerifyKey({ verify, keyspaces }: Parts): Unary<VerifyKeyRequest, VerifyKeyResponse> {
+  return async (request, call) => {
+    const credential = toPresented(request.credential);
+    // A token tells its keyspace by its prefix; a client id and a secret tell none.
+    const named = request.keyspace !== '' || credential.kind === 'pair';
+    const candidates = named
+      ? [toKeyspace(request.keyspace, call.caller, keyspaces)]
+      : keyspacesOf(call.caller, keyspaces);
+    const organizationId =
+      request.organizationId === '' ? undefined : orRefuse(parseOrganizationId(request.organizationId));
+    const requiredScopes = orRefuse(parseScopes(request.requiredScopes, 'required_scopes'));
+
+    const verification = await verify(
+      {
+        credential,
+        keyspaces: candidates,
+        named,
+        sees: (organization) => sees(call.caller, organization),
+        terms: { ...(organizationId !== undefined && { organizationId }), requiredScopes },
+      },
+      call.deadline,
+    );
+    const { decision } = verification;
+    call.note({ decision });
+    if (!('key' in verification)) return { ...NO_KEY, decision: Decision[decision] };
+    const { key, requestsPerMinute, cacheTtlMs } = verification;
+    call.note({ keyspace: key.keyspace, key_id: key.keyId });
+    return {
+      decision: Decision[decision],
+      key: toVerifiedKeyMessage(key),
+      rateLimit: requestsPerMinute === undefined ? undefined : toRateLimit(requestsPerMinute),
+      cacheTtl: decision === 'VALID' ? toDuration(cacheTtlMs) : undefined,
+    };
+  };
+}
+
+const NO_KEY = { key: undefined, rateLimit: undefined, cacheTtl: undefined };
+
+function toPresented(message: Credential | undefined): PresentedCredential {
+  switch (message?.kind?.$case) {
+    case undefined:
+      return { kind: 'none' };
+    case 'bearerToken':
+      return { kind: 'bearer', token: new Secret(message.kind.value) };
+    case 'client': {
+      const { clientId, secret } = message.kind.value;
+      return { kind: 'pair', clientId, secret: new Secret(secret) };
+    }
+  }
+}
+
+/** Nobody counts requests against the limit, so all of it is left and no window is open. */
+function toRateLimit(limit: number): RateLimit {
+  return {
+    limit,
+    remaining: limit,
+    window: toDuration(RATE_WINDOW_MS),
+    resetTime: undefined,
+    retryAfter: undefined,
+  };
+}
