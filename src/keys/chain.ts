@@ -86,8 +86,8 @@ export function seal(
 }
 
 /** SHA-256, lowercase hex, over the canonical JSON of the envelope without `data.hash`. */
-export function hashOf(envelope: CloudEvent): string {
-  const { hash, ...data } = envelope.data;
+export function hashOf(envelope: { readonly data: { readonly hash?: string } }): string {
+  const { hash: _, ...data } = envelope.data;
   return createHash('sha256')
     .update(canonicalJson({ ...envelope, data }))
     .digest('hex');

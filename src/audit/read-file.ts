@@ -1,0 +1,34 @@
+import { open } from 'node:fs/promises';
+
+import type { Entry } from './verify-chain.js';
+
+const NEWLINE = 0x0a;
+
+/**
+ * An audit file's lines, from the first on, up to where the file ends when that is reached.
+ * @throws the system's error where it cannot be read
+ */
+export async function* readAuditFile(path: string): AsyncGenerator<Entry> {
+  await using file = await open(path, 'r');
+  const { size } = await file.stat();
+  let rest: Buffer = Buffer.alloc(0);
+  let line = 0;
+  let bytes = 0;
+  for await (const chunk of file.createReadStream({
+    autoClose: false,
+    highWaterMark: 1 << 20,
+  }) as AsyncIterable<Buffer>) {
+    const buffer = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
+    let start = 0;
+    // By bytes, not by characters: some that other line readers break at may stand within an event.
+    for (let end = buffer.indexOf(NEWLINE); end !== -1; end = buffer.indexOf(NEWLINE, start)) {
+      line += 1;
+      const text = buffer.toString('utf8', start, end);
+      start = end + 1;
+      yield { text, position: `line ${line}`, share: Math.min(1, (bytes + start) / size) };
+    }
+    bytes += start;
+    rest = buffer.subarray(start);
+  }
+  if (rest.length > 0) yield { text: rest.toString('utf8'), position: `line ${line + 1}`, partial: true };
+}

@@ -1,0 +1,45 @@
+import { type Clock, Deadline } from '../keys/clock.js';
+import type { AuditEvent, EventType } from '../keys/event.js';
+import { type Organization, organizationPath, type OrganizationRef } from '../keys/organization.js';
+import type { Entry, Place } from './verify-chain.js';
+
+/** What reading a store's events takes. */
+export interface EventStore {
+  organizations(): AsyncIterable<Organization>;
+  listEvents(
+    organization: OrganizationRef,
+    query: { readonly types: readonly EventType[]; readonly afterSequence: number; readonly limit: number },
+    deadline: Deadline,
+  ): Promise<{ readonly events: readonly AuditEvent[] }>;
+}
+
+const PAGE_EVENTS = 500;
+const PAGE_MS = 10_000;
+
+/** Every organization's events by sequence, one organization after the other. */
+export async function* readStore(store: EventStore, clock: Clock): AsyncGenerator<Entry> {
+  for await (const organization of store.organizations()) {
+    const path = organizationPath(organization);
+    for (let afterSequence = 0; ;) {
+      const query = { types: [], afterSequence, limit: PAGE_EVENTS };
+      const { events } = await store.listEvents(organization, query, Deadline.after(PAGE_MS, clock));
+      for (const { cloudEvent, sequence, hash, eventId, keyId } of events) {
+        const claims = { organization: path, sequence, hash, eventId, keyId };
+        yield { text: cloudEvent, position: `${path} event ${sequence}`, claims };
+      }
+      const last = events.at(-1);
+      if (!last) break;
+      afterSequence = last.sequence;
+    }
+  }
+}
+
+/** Where each organization's chain ends. */
+export async function readHeads(store: Pick<EventStore, 'organizations'>): Promise<Map<string, Place>> {
+  const heads = new Map<string, Place>();
+  for await (const organization of store.organizations()) {
+    const { sequence, hash } = organization;
+    if (sequence > 0) heads.set(organizationPath(organization), { sequence, hash });
+  }
+  return heads;
+}

@@ -1,0 +1,133 @@
+import { randomUUID } from 'node:crypto';
+import type { Admin, Consumer, KafkaMessage } from 'kafkajs';
+import type { Logger } from 'pino';
+
+import { Handover } from './handover.js';
+import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
+import type { Entry } from './verify-chain.js';
+import { TookTooLong, within } from './within.js';
+
+const ASK_MS = 10_000;
+const STALL_MS = 30_000;
+const LEAVE_MS = 5000;
+/** How long a broker holds back an empty answer, and so how long leaving takes. */
+const FETCH_WAIT_MS = 200;
+
+/**
+ * A topic's messages from the beginning up to where it ended when the reading began, each partition's in order. Reads
+ * through a consumer group of its own, commits nothing, and deletes the group at the end.
+ * @throws Error where the topic cannot be read to that end
+ */
+export async function* readTopic(
+  settings: Pick<KafkaSettings, 'brokers' | 'topic'>,
+  log: Logger,
+): AsyncGenerator<Entry> {
+  const { topic } = settings;
+  const unread = await asking(settings, log, (admin) => findUnread(admin, topic));
+  const total = [...unread.values()].reduce((sum, { next, end }) => sum + Number(end - next), 0);
+  if (total === 0) return;
+
+  const groupId = `keyreeve-audit-verify-${randomUUID()}`;
+  const client = createKafkaClient(settings, log);
+  const consumer = client.kafka.consumer({
+    groupId,
+    allowAutoTopicCreation: false,
+    maxWaitTimeInMs: FETCH_WAIT_MS,
+    // What a transaction took back is a finding too.
+    readUncommitted: true,
+  });
+  const batches = new Handover<Batch>();
+  let read = 0;
+  try {
+    await within(ASK_MS, begin(consumer, topic, batches));
+    while (unread.size > 0) {
+      const { partition, messages, lastOffset } = await within(STALL_MS, batches.take());
+      const range = unread.get(partition);
+      if (!range) continue;
+      for (const message of messages) {
+        const offset = BigInt(message.offset);
+        // After a pause of its reader, a consumer may begin anew.
+        if (offset < range.next) continue;
+        if (offset >= range.end) break;
+        range.next = offset + 1n;
+        read += 1;
+        yield toEntry(message, partition, Math.min(1, read / total));
+      }
+      if (lastOffset + 1n >= range.end) unread.delete(partition);
+    }
+  } catch (error) {
+    if (!(error instanceof TookTooLong)) throw error;
+    throw new Error(`the topic ${topic} cannot be read to its end: Kafka gave nothing more`, { cause: error });
+  } finally {
+    batches.close();
+    // A consumer that does not leave is dropped with its connections, and Kafka forgets it in time.
+    await within(LEAVE_MS, consumer.disconnect()).catch(() => undefined);
+    await client.close(consumer);
+    await asking(settings, log, (admin) => admin.deleteGroups([groupId])).catch((error: unknown) => {
+      log.debug({ err: error, groupId }, 'audit topic: the group of this reading stays behind until Kafka removes it');
+    });
+  }
+}
+
+interface Batch {
+  readonly partition: number;
+  readonly messages: readonly KafkaMessage[];
+  readonly lastOffset: bigint;
+}
+
+interface Unread {
+  next: bigint;
+  readonly end: bigint;
+}
+
+async function asking<T>(
+  settings: Pick<KafkaSettings, 'brokers'>,
+  log: Logger,
+  question: (admin: Admin) => Promise<T>,
+): Promise<T> {
+  const client = createKafkaClient(settings, log);
+  const admin = client.kafka.admin();
+  const asked = admin.connect().then(() => question(admin));
+  try {
+    return await within(ASK_MS, asked);
+  } finally {
+    await client.close(admin);
+  }
+}
+
+/** Of each partition that holds something, what. */
+async function findUnread(admin: Admin, topic: string): Promise<Map<number, Unread>> {
+  if (!(await admin.listTopics()).includes(topic)) {
+    throw new Error(`there is no topic ${topic}, or it may not be described`);
+  }
+  const offsets = await admin.fetchTopicOffsets(topic);
+  return new Map(
+    offsets
+      .map(({ partition, low, high }) => [partition, { next: BigInt(low), end: BigInt(high) }] as const)
+      .filter(([, { next, end }]) => next < end),
+  );
+}
+
+async function begin(consumer: Consumer, topic: string, batches: Handover<Batch>): Promise<void> {
+  consumer.on(consumer.events.CRASH, ({ payload }) => batches.fail(payload.error));
+  // A batch of control records alone is not given to `eachBatch`, and may be a partition's last.
+  consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload: { partition, lastOffset } }) => {
+    void batches.give({ partition, messages: [], lastOffset: BigInt(lastOffset) });
+  });
+  await consumer.connect();
+  await consumer.subscribe({ topic, fromBeginning: true });
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: ({ batch }) =>
+      batches.give({ partition: batch.partition, messages: batch.messages, lastOffset: BigInt(batch.lastOffset()) }),
+  });
+}
+
+function toEntry({ key, value, offset }: KafkaMessage, partition: number, share: number): Entry {
+  return {
+    text: value?.toString('utf8') ?? '',
+    position: `partition ${partition} offset ${offset}`,
+    claims: { organization: key?.toString('utf8') ?? '', partition },
+    share,
+  };
+}
