@@ -1,10 +1,16 @@
-/** The command in this process, with a terminal that remembers, and a service that answers what the test says. */
+/** The command in this process or in one of its own, and a service that answers what the test says. */
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 
 import { runCommand } from '../../src/cli/program.js';
 import { AuditServiceService } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService } from '../../src/gen/keyreeve/v1/key_service.js';
+import { guard } from './guard.js';
+
+export const COMMAND = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 export interface Run {
   exitCode: number;
@@ -59,4 +65,39 @@ export async function fakeService(
       return Promise.resolve();
     },
   };
+}
+
+export interface RunningCli {
+  readonly child: ChildProcessByStdio<Writable, Readable, Readable>;
+  /** Everything that it wrote, once it has ended; `exitCode` is null when a signal ended it. */
+  readonly ended: Promise<{ exitCode: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string }>;
+}
+
+/** Starts the command as built, in a process of its own. Its standard input stays open until the test ends it. */
+export function startCli(args: readonly string[], env: NodeJS.ProcessEnv = {}): RunningCli {
+  const child = spawn(process.execPath, [COMMAND, ...args], {
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  const guarded = child.pid === undefined ? undefined : guard({ pid: child.pid });
+  // A command that ends without reading its input must not fail the test that writes it.
+  child.stdin.on('error', () => undefined);
+  const written = { stdout: '', stderr: '' };
+  child.stdout.on('data', (chunk: Buffer) => (written.stdout += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (written.stderr += chunk.toString()));
+  const ended = once(child, 'close').then(([exitCode, signal]) => {
+    guarded?.release();
+    return { exitCode: exitCode as number | null, signal: signal as NodeJS.Signals | null, ...written };
+  });
+  return { child, ended };
+}
+
+/** Runs the command as built to its end. */
+export async function runBuiltCli(
+  args: readonly string[],
+  { stdin = '', env = {} }: { stdin?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<Awaited<RunningCli['ended']>> {
+  const { child, ended } = startCli(args, env);
+  child.stdin.end(stdin);
+  return await ended;
 }

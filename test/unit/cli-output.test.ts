@@ -48,6 +48,17 @@ test('a hostile name stays in its cell, and wide characters keep the columns str
   );
 });
 
+test('a long table has its columns in the same place from the first row to the last', () => {
+  const names = Array.from({ length: 120 }, (_, at) => (at === 110 ? 'a name longer than others' : `name ${at}`));
+  const lines = toTable(
+    ['name', 'key id'],
+    names.map((name) => [name, 'key_1']),
+  ).split('\n');
+  expect(lines).toHaveLength(121);
+  expect(new Set(lines.slice(1).map((line) => line.indexOf('key_1')))).toEqual(new Set([27]));
+  expect(lines[0]?.indexOf('KEY ID')).toBe(27);
+});
+
 test('a field without value is left out', () => {
   expect(
     toFields([
