@@ -3,7 +3,7 @@
  * and a partition that hangs must not hold up another on the same connection. A producer that failed once is not used
  * again.
  */
-import { KafkaJSError, KafkaJSProtocolError, Partitioners, type Producer } from 'kafkajs';
+import kafkajs, { Partitioners, type Producer } from 'kafkajs';
 import type { Logger } from 'pino';
 
 import type { AuditEvent } from '../keys/event.js';
@@ -12,6 +12,9 @@ import { createKafkaClient, type KafkaClient, type KafkaSettings } from './kafka
 import { type AuditSink, SinkFault } from './sink.js';
 import { ensureTopic, TOPIC_PARTITIONS } from './topic.js';
 import { within } from './within.js';
+
+// Node finds these names on the default export alone.
+const { KafkaJSError, KafkaJSProtocolError } = kafkajs;
 
 /** Below the megabyte that brokers take unless told otherwise. */
 const BATCH_BYTES_MAX = 900_000;
@@ -180,6 +183,6 @@ class KafkaSink implements AuditSink {
 }
 
 /** What waiting does not mend. kafkajs calls a missing topic retriable, because a new one is missing at first. */
-function isRefusal({ type, retriable }: KafkaJSProtocolError): boolean {
+function isRefusal({ type, retriable }: InstanceType<typeof KafkaJSProtocolError>): boolean {
   return !retriable || type === 'UNKNOWN_TOPIC_OR_PARTITION';
 }

@@ -2,12 +2,15 @@
  * The audit topic must neither lose events nor change their order. A missing one is made so; one that is there is
  * checked, and every problem told at once.
  */
-import { type Admin, ConfigResourceTypes, KafkaJSAggregateError, KafkaJSProtocolError } from 'kafkajs';
+import kafkajs, { type Admin } from 'kafkajs';
 import type { Logger } from 'pino';
 
 import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
 import { SinkFault } from './sink.js';
 import { within } from './within.js';
+
+// Node finds these names on the default export alone.
+const { ConfigResourceTypes, KafkaJSAggregateError, KafkaJSProtocolError } = kafkajs;
 
 /** Fixed: the partition of an organization follows from their number, and another one would break its order. */
 export const TOPIC_PARTITIONS = 12;

@@ -32,7 +32,7 @@ export interface ServerOptions {
   readonly callers?: Callers;
 }
 
-/** Disposing it refuses what is new, lets running calls finish, and takes 8 seconds at most. */
+/** Disposing it refuses what is new, lets running calls finish, and takes 4 seconds at most. */
 export interface Server extends AsyncDisposable {
   /** `host:port` as it listens, the port also where any free one was asked for. */
   readonly address: string;
@@ -53,7 +53,8 @@ const LIMITS: GrpcServerOptions = {
   'grpc.enable_channelz': 0,
 };
 
-const SHUTDOWN_MS_MAX = 8000;
+// With what the relay and the store need after it, the process ends within 10 s.
+const SHUTDOWN_MS_MAX = 4000;
 // For last answers to leave, once every call has one. What then still holds the server up never came whole.
 const FLUSH_MS = 1000;
 

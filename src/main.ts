@@ -1,0 +1,112 @@
+/** The service from start to stop: settings, open, serve, drain. */
+import { once } from 'node:events';
+import { join } from 'node:path';
+import process from 'node:process';
+
+import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
+import { openKafkaSink } from './audit/kafka-sink.js';
+import { startRelay } from './audit/relay.js';
+import type { AuditSink } from './audit/sink.js';
+import { loadConfig } from './config/load.js';
+import { formatProblem } from './config/problems.js';
+import type { Environment, Settings } from './config/settings.js';
+import { serve } from './grpc/server.js';
+import { systemRandom } from './keys/base62.js';
+import { type Clock, Deadline, systemClock } from './keys/clock.js';
+import { contradictions, factsOf } from './keys/keyspace-facts.js';
+import type { Keyspace } from './keys/keyspace.js';
+import { createLog, type Log } from './log.js';
+import { openMongoStore } from './store/mongodb/open.js';
+import type { Store } from './store/port.js';
+import { openSqliteStore } from './store/sqlite/open.js';
+
+/** Why the service does not start, a line for each reason. */
+export class CannotStart extends Error {
+  override readonly name = 'CannotStart';
+
+  constructor(readonly problems: readonly string[]) {
+    super(problems.join('\n'));
+  }
+}
+
+const START_MS_MAX = 10_000;
+
+/**
+ * Serves until SIGTERM or SIGINT, then finishes what runs, publishes what it can and closes.
+ * @throws CannotStart
+ */
+export async function run(env: Environment): Promise<void> {
+  const config = await loadConfig(env);
+  if (Array.isArray(config)) throw new CannotStart(config.map(formatProblem));
+  const { settings, keyspaces, callers, tls } = config;
+  const log = createLog(settings.logLevel);
+  for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
+  const clock = systemClock;
+  const stop = stopSignal();
+
+  // Closed in reverse: the server drains, the relay publishes what is left, the store closes last.
+  await using store = await openStore(settings, clock, log);
+  await checkKeyspaces(store, keyspaces, clock);
+  await using relay = await startRelay({
+    outbox: store.outbox,
+    sink: await openSink(settings, log),
+    backlogMax: settings.auditBacklogMax,
+    clock,
+    log,
+  });
+  await using server = await serve(
+    { listen: settings.listen, ...(tls && { tls }), ...(callers && { callers }) },
+    { store, keyspaces, clock, random: systemRandom, backlogExceeded: () => relay.backlogExceeded() },
+    log,
+  );
+  if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
+  log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
+  log.info({ signal: await stop }, 'stopping');
+}
+
+async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
+  const options = {
+    source: `urn:keyreeve:${installation}`,
+    clock,
+    report: (done: string) => log.info({ done }, 'store prepared'),
+  };
+  try {
+    switch (store.kind) {
+      case 'sqlite':
+        return openSqliteStore({ dataDir: store.dataDir, ...options });
+      case 'mongodb':
+        return await openMongoStore({ uri: store.uri, ...options });
+    }
+  } catch (error) {
+    throw cannotStart(error);
+  }
+}
+
+async function openSink({ auditSink }: Settings, log: Log): Promise<AuditSink> {
+  try {
+    switch (auditSink.kind) {
+      case 'file':
+        return await openFileSink(join(auditSink.dataDir, AUDIT_FILE), log);
+      case 'kafka':
+        return await openKafkaSink(auditSink, log);
+    }
+  } catch (error) {
+    throw cannotStart(error);
+  }
+}
+
+async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keyspace>, clock: Clock): Promise<void> {
+  const deadline = Deadline.after(START_MS_MAX, clock);
+  const problems = contradictions(await store.keyspaceFacts(deadline), keyspaces);
+  if (problems.length > 0) throw new CannotStart(problems);
+  await store.rememberKeyspaces([...keyspaces.values()].map(factsOf), deadline);
+}
+
+function cannotStart(error: unknown): CannotStart {
+  return new CannotStart([error instanceof Error ? error.message : String(error)]);
+}
+
+async function stopSignal(): Promise<string> {
+  const [signal] = (await Promise.race(['SIGTERM', 'SIGINT'].map((name) => once(process, name)))) as [string];
+  return signal;
+}
