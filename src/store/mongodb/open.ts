@@ -1,0 +1,133 @@
+import { MongoServerSelectionError } from 'mongodb';
+
+import { type Clock, Deadline } from '../../keys/clock.js';
+import type { Organization } from '../../keys/organization.js';
+import type { Secret } from '../../keys/secret.js';
+import { StoreFault } from '../faults.js';
+import type { Store } from '../port.js';
+import { makeChange } from './change.js';
+import { Connection } from './connection.js';
+import { openOutbox } from './outbox.js';
+import { makeReads } from './read.js';
+import { toKeyspaceRow } from './rows.js';
+import { type Collections, collectionsOf, prepareSchema } from './schema.js';
+import { toFault } from './trouble.js';
+
+export interface MongoOptions {
+  /** Names the replica set's members; a database in its path, `keyreeve` otherwise. Its options come before ours. */
+  readonly uri: Secret;
+  /** The events' CloudEvents `source`, `urn:keyreeve:<installation>`. */
+  readonly source: string;
+  readonly clock: Clock;
+  /** Told, a line each, what was done to the database to make it usable. */
+  readonly report: (line: string) => void;
+}
+
+const OPEN_MS_MAX = 30_000;
+const PING_MS_MAX = 2000;
+const PAGE_MS_MAX = 5000;
+const ORGANIZATIONS_AT_ONCE = 500;
+
+// MongoDB 5.0, the first that reads several times as of one moment outside of transactions.
+const WIRE_VERSION_MIN = 13;
+
+/**
+ * Opens the store on a replica set.
+ * @throws StoreFault if no primary can be reached
+ * @throws Error that says why this MongoDB cannot be used, and the way out; never with the URI
+ */
+export async function openMongoStore({ uri, report, ...options }: MongoOptions): Promise<Store> {
+  try {
+    const connection = new Connection(uri);
+    try {
+      const deadline = Deadline.after(OPEN_MS_MAX, options.clock);
+      await checkReplicaSet(connection, deadline);
+      for (const line of await prepareSchema(connection, deadline)) report(line);
+      return toStore(connection, options);
+    } catch (error) {
+      await connection[Symbol.asyncDispose]();
+      throw error;
+    }
+  } catch (error) {
+    const fault = toFault(error);
+    if (!(fault instanceof Error)) throw fault;
+    const message = `cannot open the MongoDB store: ${whyNot(error, fault)}`;
+    throw fault instanceof StoreFault
+      ? new StoreFault(fault.kind, message, { cause: fault.cause })
+      : new Error(message, { cause: fault });
+  }
+}
+
+function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, 'source' | 'clock'>): Store {
+  const collections = collectionsOf(connection.db);
+  const reads = makeReads(connection, collections);
+  const change = makeChange(connection, collections, reads, { source, clock });
+  const { outbox, tellCommit } = openOutbox(connection, collections, clock);
+  return {
+    change: (load, rule, deadline) =>
+      connection.run(async () => {
+        const changed = await change(load, rule, deadline);
+        if (changed.hasEvents) tellCommit();
+        return changed.answer;
+      }),
+    findByDigest: (keyspace, digest, deadline) => connection.run(() => reads.keyByDigest(keyspace, digest, deadline)),
+    selectKeys: (organization, selector, deadline) =>
+      connection.run(() => reads.selectKeys(organization, selector, deadline)),
+    listKeys: (organization, query, deadline) => connection.run(() => reads.listKeys(organization, query, deadline)),
+    countExpired: (organization, at, deadline) => connection.run(() => reads.countExpired(organization, at, deadline)),
+    listEvents: (organization, query, deadline) =>
+      connection.run(() => reads.listEvents(organization, query, deadline)),
+    organizations: () =>
+      eachOrganization((path) =>
+        connection.run(() => reads.organizationsAfter(path, ORGANIZATIONS_AT_ONCE, Deadline.after(PAGE_MS_MAX, clock))),
+      ),
+    keyspaceFacts: (deadline) => connection.run(() => reads.keyspaceFacts(deadline)),
+    rememberKeyspaces: (facts, deadline) =>
+      connection.run(async () => {
+        const ask = connection.ask(deadline);
+        for (const row of facts.map(toKeyspaceRow)) {
+          await ask((bounds) => collections.keyspaces.replaceOne({ _id: row._id }, row, { ...bounds, upsert: true }));
+        }
+      }),
+    ping: (deadline) => connection.run(() => ping(connection, collections, deadline, clock)),
+    outbox,
+    [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
+  };
+}
+
+/** A linearizable read: the primary proves with a write of its own that a majority follows it. */
+async function ping(connection: Connection, { meta }: Collections, deadline: Deadline, clock: Clock): Promise<void> {
+  const soon = Deadline.after(Math.min(PING_MS_MAX, deadline.remainingMs()), clock);
+  await connection.ask(soon)((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
+}
+
+async function* eachOrganization(pageAfter: (path: string) => Promise<Organization[]>): AsyncGenerator<Organization> {
+  let last: Organization | undefined;
+  do {
+    const page = await pageAfter(last ? `${last.keyspace}/${last.organizationId}` : '');
+    yield* page;
+    last = page.at(-1);
+  } while (last);
+}
+
+async function checkReplicaSet(connection: Connection, deadline: Deadline): Promise<void> {
+  const hello = await connection.ask(deadline)(() => connection.db.command({ hello: 1 }));
+  if (hello.msg === 'isdbgrid') {
+    throw new Error('this is a router of a sharded cluster, and a replica set is needed: name its members in the URI');
+  }
+  if (hello.setName === undefined) {
+    throw new Error(
+      'this server is no member of a replica set, and only those have transactions: start mongod with --replSet and call rs.initiate() once; a set of one member will do for development',
+    );
+  }
+  if (Number(hello.maxWireVersion) < WIRE_VERSION_MIN) throw new Error('MongoDB 5.0 or newer is needed');
+}
+
+function whyNot(error: unknown, fault: Error): string {
+  if (!(error instanceof MongoServerSelectionError)) return fault.message;
+  const servers = [...(error.reason?.servers.values() ?? [])];
+  if (servers.some(({ type }) => type === 'RSGhost')) {
+    return 'a member of the replica set waits to be told so: call rs.initiate() once, or add it to its set';
+  }
+  return 'no primary of a replica set answers at the addresses in the URI: see that its members run and can elect one, and that replicaSet in the URI is its name';
+}

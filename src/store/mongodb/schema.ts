@@ -1,0 +1,248 @@
+import { isDeepStrictEqual } from 'node:util';
+import {
+  type Collection,
+  type CollectionInfo,
+  type CreateIndexesOptions,
+  type Db,
+  type Document,
+  Int32,
+} from 'mongodb';
+
+import type { Deadline } from '../../keys/clock.js';
+import type { Connection } from './connection.js';
+import type { EventRow, KeyRow, KeyspaceRow, LeadershipRow, OrganizationRow, RequestRow, SchemaRow } from './rows.js';
+import { isSchemaRace } from './trouble.js';
+
+/** What this release knows; one more with each change that an older release could not live with. */
+const VERSION = 1;
+
+// A repeat is promised to be recognised for 24 h; twice that allows for a clock that was set.
+const REQUEST_KEPT_SECONDS = 48 * 60 * 60;
+
+interface Index extends CreateIndexesOptions {
+  key: Record<string, 1 | -1>;
+  name: string;
+}
+
+interface CollectionPlan {
+  name: keyof Collections;
+  validator: Document;
+  indexes: Index[];
+}
+
+export interface Collections {
+  keys: Collection<KeyRow>;
+  organizations: Collection<OrganizationRow>;
+  events: Collection<EventRow>;
+  requests: Collection<RequestRow>;
+  keyspaces: Collection<KeyspaceRow>;
+  relay: Collection<LeadershipRow>;
+  meta: Collection<SchemaRow>;
+}
+
+export function collectionsOf(db: Db): Collections {
+  return {
+    keys: db.collection('keys'),
+    organizations: db.collection('organizations'),
+    events: db.collection('events'),
+    requests: db.collection('requests'),
+    keyspaces: db.collection('keyspaces'),
+    relay: db.collection('relay'),
+    meta: db.collection('meta'),
+  };
+}
+
+const ref = { keyspace: 'string', organization_id: 'string' };
+
+/** Types as BSON names them, by field; a type in `optional` may be missing. */
+function fields(required: Record<string, string>, optional: Record<string, string> = {}): Document {
+  const typed = (types: Record<string, string>) =>
+    Object.fromEntries(Object.entries(types).map(([name, bsonType]) => [name, { bsonType }]));
+  return {
+    $jsonSchema: {
+      bsonType: 'object',
+      required: Object.keys(required),
+      properties: { ...typed(required), ...typed(optional) },
+    },
+  };
+}
+
+const PLANS: CollectionPlan[] = [
+  {
+    name: 'keys',
+    validator: {
+      ...fields(
+        {
+          _id: 'string',
+          ...ref,
+          sequence: 'long',
+          revision: 'long',
+          lineage_id: 'string',
+          name: 'string',
+          name_is_unique: 'bool',
+          current: 'bool',
+          type: 'string',
+          display: 'string',
+          digest: 'binData',
+          digest_algorithm: 'string',
+          pepper_version: 'int',
+          scopes: 'array',
+          labels: 'array',
+          standing: 'string',
+          create_time: 'date',
+          created_by: 'object',
+        },
+        {
+          public_id: 'string',
+          client_id: 'string',
+          rotated_from: 'string',
+          superseded_by: 'string',
+          unique_name: 'string',
+          revoke_time: 'date',
+          revoked_by: 'object',
+          revocation_reason: 'string',
+          reason_detail: 'string',
+          expire_time: 'date',
+        },
+      ),
+      $expr: { $eq: [{ $binarySize: '$digest' }, 32] },
+    },
+    indexes: [
+      { name: 'digest', key: { keyspace: 1, digest: 1 }, unique: true },
+      {
+        name: 'unique_name',
+        key: { keyspace: 1, organization_id: 1, unique_name: 1 },
+        unique: true,
+        partialFilterExpression: { unique_name: { $exists: true } },
+      },
+      { name: 'list', key: { keyspace: 1, organization_id: 1, standing: 1, sequence: -1 } },
+      // Finds the current keys of a name, and the one revoked last.
+      {
+        name: 'name',
+        key: { keyspace: 1, organization_id: 1, name: 1, current: 1, revoke_time: -1, sequence: -1 },
+      },
+      {
+        name: 'client_id',
+        key: { keyspace: 1, organization_id: 1, client_id: 1 },
+        partialFilterExpression: { client_id: { $exists: true } },
+      },
+      { name: 'lineage', key: { keyspace: 1, organization_id: 1, lineage_id: 1, standing: 1 } },
+      {
+        name: 'expiry',
+        key: { keyspace: 1, organization_id: 1, expire_time: 1 },
+        partialFilterExpression: { current: true, standing: 'usable', expire_time: { $exists: true } },
+      },
+    ],
+  },
+  {
+    name: 'organizations',
+    validator: fields(
+      {
+        _id: 'string',
+        ...ref,
+        suspended: 'bool',
+        key_count: 'long',
+        sequence: 'long',
+        hash: 'string',
+        revision: 'long',
+      },
+      { plan: 'string', last_event_time: 'date', create_time: 'date', update_time: 'date' },
+    ),
+    indexes: [],
+  },
+  {
+    name: 'events',
+    validator: fields({
+      _id: 'string',
+      ...ref,
+      organization: 'string',
+      sequence: 'long',
+      type: 'string',
+      key_id: 'string',
+      time: 'date',
+      hash: 'string',
+      cloud_event: 'string',
+      published: 'bool',
+    }),
+    indexes: [
+      { name: 'sequence', key: { keyspace: 1, organization_id: 1, sequence: 1 }, unique: true },
+      { name: 'key', key: { keyspace: 1, organization_id: 1, key_id: 1, sequence: 1 } },
+      {
+        name: 'pending',
+        key: { published: 1, time: 1, organization: 1, sequence: 1 },
+        partialFilterExpression: { published: false },
+      },
+    ],
+  },
+  {
+    name: 'requests',
+    validator: fields({ _id: 'object', hash: 'string', key_ids: 'array', create_time: 'date' }),
+    indexes: [{ name: 'age', key: { create_time: 1 }, expireAfterSeconds: REQUEST_KEPT_SECONDS }],
+  },
+  {
+    name: 'keyspaces',
+    validator: fields({
+      _id: 'string',
+      kind: 'string',
+      prefix: 'string',
+      body_length: 'int',
+      unique_names: 'bool',
+    }),
+    indexes: [],
+  },
+  { name: 'relay', validator: fields({ _id: 'string', holder: 'string', count: 'long' }), indexes: [] },
+  { name: 'meta', validator: fields({ _id: 'string', version: 'int' }), indexes: [] },
+];
+
+/**
+ * Makes what is missing: collections, validators, indexes. Several replicas may do so at the same time.
+ * @returns what it did, a line each; empty where there was nothing to do
+ * @throws Error for a database that a newer release has written to
+ */
+export async function prepareSchema(connection: Connection, deadline: Deadline): Promise<string[]> {
+  const done: string[] = [];
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      await prepareOnce(connection, deadline, done);
+      return done;
+    } catch (error) {
+      if (!isSchemaRace(error) || !(await connection.backOff(attempt, deadline))) throw error;
+    }
+  }
+}
+
+async function prepareOnce(connection: Connection, deadline: Deadline, done: string[]): Promise<void> {
+  const { db } = connection;
+  const { meta } = collectionsOf(db);
+  const ask = connection.ask(deadline);
+  const stored = await ask((bounds) => meta.findOne({ _id: 'schema' }, bounds));
+  const version = Number(stored?.version ?? 0);
+  if (version > VERSION) {
+    throw new Error(
+      `a newer release wrote it (schema version ${version}, this one knows ${VERSION}): run that release or a later one`,
+    );
+  }
+  const existing = await ask((bounds) => db.listCollections<CollectionInfo>({}, bounds).toArray());
+  for (const { name, validator, indexes } of PLANS) {
+    const found = existing.find((collection) => collection.name === name);
+    if (!found) {
+      await ask((bounds) => db.createCollection(name, { ...bounds, validator }));
+      done.push(`created collection ${name}`);
+    } else if (!isDeepStrictEqual(found.options?.validator, validator)) {
+      await ask((bounds) => db.command({ collMod: name, validator, maxTimeMS: bounds.maxTimeMS }));
+      done.push(`set the validator of ${name}`);
+    }
+    if (indexes.length === 0) continue;
+    const indexed = (await ask((bounds) => db.collection(name).listIndexes(bounds).toArray())) as { name: string }[];
+    const missing = indexes.filter((index) => !indexed.some((one) => one.name === index.name));
+    if (missing.length === 0) continue;
+    // Not every member: one that is down must not keep the service from starting.
+    await ask((bounds) => db.collection(name).createIndexes(missing, { ...bounds, commitQuorum: 'majority' }));
+    done.push(...missing.map((index) => `created index ${name}.${index.name}`));
+  }
+  if (version === VERSION) return;
+  await ask((bounds) =>
+    meta.updateOne({ _id: 'schema' }, { $max: { version: new Int32(VERSION) } }, { ...bounds, upsert: true }),
+  );
+  done.push(`schema version ${VERSION}`);
+}
