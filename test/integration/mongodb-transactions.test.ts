@@ -1,0 +1,116 @@
+/** What the driver must be told, or not trusted with, when a real server fails in the middle of a change. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+
+import { isRefusal } from '../../src/keys/refusal.js';
+import type { Store } from '../../src/store/port.js';
+import { acme } from '../support/domain.js';
+import { type FailingMongod, startFailingMongod } from '../support/mongod-process.js';
+import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+
+let mongod: FailingMongod;
+beforeAll(async () => {
+  mongod = await startFailingMongod();
+});
+afterAll(() => mongod[Symbol.asyncDispose]());
+
+const openStore = () => openReplica(inOwnDatabase(mongod.uri));
+
+async function eventsAndKeys(store: Store) {
+  const { events } = await store.listEvents(acme, { types: [], afterSequence: 0, limit: 100 }, within(5000));
+  const keys = await store.listKeys(acme, { types: [], states: ['ACTIVE'], at: new Date(0), limit: 100 }, within(5000));
+  return { events: events.map(({ sequence }) => sequence), keys: keys.map(({ keyId }) => keyId) };
+}
+
+test('a transaction that fails in passing runs the rule again and gives one key and one event', async () => {
+  await using store = await openStore();
+  let runs = 0;
+  await mongod.fail(['insert'], 1, { errorCode: 112, errorLabels: ['TransientTransactionError'] });
+  const created = await create(store, { onRule: () => (runs += 1) });
+  if (isRefusal(created)) throw new Error(created.refused);
+  expect(runs).toBe(2);
+  expect(await eventsAndKeys(store)).toEqual({ events: [1], keys: [created.key.keyId] });
+});
+
+test('a connection that breaks inside the transaction gives one key and one event', async () => {
+  await using store = await openStore();
+  await mongod.fail(['insert'], 1, { closeConnection: true });
+  const created = await create(store);
+  if (isRefusal(created)) throw new Error(created.refused);
+  expect(await eventsAndKeys(store)).toEqual({ events: [1], keys: [created.key.keyId] });
+});
+
+test.each([
+  ['the connection breaks before the commit is carried out', 1, { closeConnection: true }],
+  // The driver sends it again by itself once.
+  ['it breaks thrice', 3, { closeConnection: true }],
+  ['the commit is carried out and its majority is not confirmed', 1, { writeConcernError: { code: 64, errmsg: 'x' } }],
+  ['that happens four times', 4, { writeConcernError: { code: 64, errmsg: 'x' } }],
+  ['the primary steps down meanwhile', 2, { errorCode: 11602, errorLabels: ['RetryableWriteError'] }],
+  ['the commit takes too long', 2, { errorCode: 50 }],
+])('a commit whose result is unknown is sent again, and the rule is not run again: %s', async (_, times, how) => {
+  await using store = await openStore();
+  let runs = 0;
+  await mongod.fail(['commitTransaction'], times, how);
+  const created = await create(store, { onRule: () => (runs += 1) });
+  if (isRefusal(created)) throw new Error(created.refused);
+  expect(runs).toBe(1);
+  expect(await eventsAndKeys(store)).toEqual({ events: [1], keys: [created.key.keyId] });
+});
+
+test('a commit that stays unknown until the deadline is UNAVAILABLE, and the same request id finds out', async () => {
+  await using store = await openStore();
+  await mongod.fail(['commitTransaction'], 1000, { writeConcernError: { code: 64, errmsg: 'x' } });
+  const creating = create(store, { requestId: 'r1', deadline: within(700) });
+  await expect(creating).rejects.toMatchObject({
+    name: 'StoreFault',
+    kind: 'unavailable',
+    message: expect.stringContaining('may have happened') as string,
+  });
+  await mongod.recover();
+  const again = await create(store, { requestId: 'r1' });
+  expect(again).toMatchObject({ replayed: true });
+  expect((await eventsAndKeys(store)).events).toEqual([1]);
+});
+
+test('a commit that never arrived frees the organization, and the same request id makes the key', async () => {
+  await using store = await openStore();
+  await mongod.fail(['commitTransaction'], 1000, { closeConnection: true });
+  const creating = create(store, { requestId: 'r1', deadline: within(700) });
+  await expect(creating).rejects.toMatchObject({ kind: 'unavailable' });
+  await mongod.recover();
+  expect(await create(store, { requestId: 'r1' })).toMatchObject({ replayed: false });
+  expect((await eventsAndKeys(store)).events).toEqual([1]);
+});
+
+test('a change that is turned back until its deadline is CONTENTION and changes nothing', async () => {
+  await using store = await openStore();
+  await mongod.fail(['findAndModify'], 1000, { errorCode: 112, errorLabels: ['TransientTransactionError'] });
+  await expect(create(store, { deadline: within(500) })).rejects.toMatchObject({ kind: 'contention' });
+  await mongod.recover();
+  expect(await eventsAndKeys(store)).toEqual({ events: [], keys: [] });
+});
+
+test('a refusal is not answered before what it rests on is acknowledged by a majority', async () => {
+  await using store = await openStore();
+  const refusing = () => store.change({ organization: acme }, () => ({ refused: 'KEY_NOT_FOUND' }), within(500));
+  // The rule needs no look-up here, so this is the one that proves it.
+  await mongod.fail(['find'], 1000, { errorCode: 50 });
+  await expect(refusing()).rejects.toMatchObject({ kind: 'unavailable' });
+  await mongod.recover();
+  expect(await refusing()).toEqual({ refused: 'KEY_NOT_FOUND' });
+});
+
+test('a rule that throws changes nothing, and its error comes out as it is', async () => {
+  await using store = await openStore();
+  const broken = new Error('broken');
+  const changing = store.change(
+    { organization: acme },
+    () => {
+      throw broken;
+    },
+    within(5000),
+  );
+  await expect(changing).rejects.toBe(broken);
+  for await (const { organizationId } of store.organizations()) expect.fail(`${organizationId} was written`);
+  expect(await create(store)).toMatchObject({ replayed: false });
+});
