@@ -22,7 +22,8 @@ export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKey
     call.note({ keyspace: keyspace.name });
     const ask = toAsk('CreateKey', request, tenant, call, () => parseFields(request));
     const name = nameFor(ask.name, keyspace);
-    const load = { ...toLoad(ask.mutation), ...(!isRefusal(name) && { name }) };
+    // Where there is no name to ask for, the rule says so: a repeat comes before.
+    const load = { ...toLoad(ask.mutation), ...(keyspace.names.unique && !isRefusal(name) && { name }) };
     const draw = drawFor(keyspace, parts);
     const backlogged = backlogExceeded();
     const rule: Rule<CreatedKey> = (state) => {

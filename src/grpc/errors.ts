@@ -75,7 +75,8 @@ const ARGUMENT = Object.fromEntries(ARGUMENT_REASONS.map((reason) => [reason, st
   ArgumentReason,
   status
 >;
-const CODES: Record<Reason, status> = {
+/** Every reason that a call can be refused with, and the code that it goes with. */
+export const REASON_CODES: Readonly<Record<Reason, status>> = {
   ...ARGUMENT,
   KEYSPACE_NOT_FOUND: status.NOT_FOUND,
   KEY_NOT_FOUND: status.NOT_FOUND,
@@ -102,7 +103,7 @@ const DOMAIN = 'keyreeve';
 const RETRY_SECONDS: Partial<Record<Reason, bigint>> = { STORE_UNAVAILABLE: 1n, SHUTTING_DOWN: 1n, AUDIT_BACKLOG: 10n };
 
 function toAnswer(told: Told): ErrorAnswer {
-  const code = CODES[told.refused];
+  const code = REASON_CODES[told.refused];
   const details = explain(told);
   const metadata = new Metadata();
   metadata.set('grpc-status-details-bin', toDetails(told, code, details));

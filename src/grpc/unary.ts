@@ -75,8 +75,11 @@ export function unary<Request extends object, Response>(
   }
 
   return (rpc, respond) => {
-    // Only a transport or a log that is broken can reject, and then there is nobody left to tell.
-    running.add(answer(rpc, respond).catch(() => undefined));
+    const answered = answer(rpc, respond)
+      // The log or the transport is broken. A client that hears nothing would wait for its deadline.
+      .catch(() => respond({ code: status.INTERNAL, details: 'internal error' }))
+      .catch(() => undefined);
+    running.add(answered);
   };
 }
 
