@@ -94,36 +94,48 @@ async function plant(service: Service): Promise<{ secrets: string[]; seen: strin
       }
     }
     // Where a hurried caller could put it by mistake. Errors name the field, never the input.
-    const misplaced: Promise<unknown>[] = [
-      call((done) =>
-        service.keys.createKey(CreateKeyRequest.fromPartial({ ...organization, actor, name: 'x', type: secret }), done),
-      ),
-      call((done) =>
-        service.keys.createKey(
-          CreateKeyRequest.fromPartial({ ...organization, actor, name: 'x', scopes: [`${secret} `] }),
-          done,
+    const misplaced: (() => Promise<unknown>)[] = [
+      () =>
+        call((done) =>
+          service.keys.createKey(
+            CreateKeyRequest.fromPartial({ ...organization, actor, name: 'x', type: secret }),
+            done,
+          ),
         ),
-      ),
-      call((done) =>
-        service.keys.listKeys(ListKeysRequest.fromPartial({ keyspace: secret, organizationId: 'acme' }), done),
-      ),
-      call((done) => service.keys.listKeys(ListKeysRequest.fromPartial({ ...organization, pageToken: secret }), done)),
-      call((done) =>
-        service.keys.listKeys(ListKeysRequest.fromPartial({ ...organization, organizationId: `${secret}/` }), done),
-      ),
-      call((done) =>
-        service.keys.getKey(
-          GetKeyRequest.fromPartial({ ...organization, selector: { selector: { $case: 'keyId', value: secret } } }),
-          done,
+      () =>
+        call((done) =>
+          service.keys.createKey(
+            CreateKeyRequest.fromPartial({ ...organization, actor, name: 'x', scopes: [`${secret} `] }),
+            done,
+          ),
         ),
-      ),
-      call((done) => {
-        const metadata = new Metadata();
-        metadata.set('authorization', `Bearer ${secret}`);
-        service.keys.getKey(GetKeyRequest.fromPartial({}), metadata, done);
-      }),
+      () =>
+        call((done) =>
+          service.keys.listKeys(ListKeysRequest.fromPartial({ keyspace: secret, organizationId: 'acme' }), done),
+        ),
+      () =>
+        call((done) =>
+          service.keys.listKeys(ListKeysRequest.fromPartial({ ...organization, pageToken: secret }), done),
+        ),
+      () =>
+        call((done) =>
+          service.keys.listKeys(ListKeysRequest.fromPartial({ ...organization, organizationId: `${secret}/` }), done),
+        ),
+      () =>
+        call((done) =>
+          service.keys.getKey(
+            GetKeyRequest.fromPartial({ ...organization, selector: { selector: { $case: 'keyId', value: secret } } }),
+            done,
+          ),
+        ),
+      () =>
+        call((done) => {
+          const metadata = new Metadata();
+          metadata.set('authorization', `Bearer ${secret}`);
+          service.keys.getKey(GetKeyRequest.fromPartial({}), metadata, done);
+        }),
     ];
-    for (const answering of misplaced) await record(answering);
+    for (const begin of misplaced) await record(begin());
     await record(
       call((done) =>
         service.keys.revokeKey(
