@@ -64,8 +64,7 @@ const HINTS = {
   KEYSPACE_REQUIRED: 'use --keyspace',
   KEYSPACE_NOT_FOUND: "check --keyspace against the service's keyspaces file, and the caller's policy",
   ACTOR_REQUIRED: 'use --actor user:ID',
-  ACTOR_NOT_ALLOWED:
-    'leave --actor out if the caller lacks may_assert_actor; state what the actor may do with --permission',
+  ACTOR_NOT_ALLOWED: 'use --permission for what the actor may do; a caller without may_assert_actor leaves --actor out',
   NAME_REQUIRED: 'use --name',
   NAME_AMBIGUOUS: 'use --id; keyreeve keys list shows the ids',
   TYPE_INVALID: 'use --type',

@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs';
 import { CommanderError } from 'commander';
 import { z } from 'zod';
 
+import { StoreFault } from '../store/faults.js';
 import { addAuditList } from './audit-list.js';
+import { addAuditVerify } from './audit-verify.js';
 import { addCallersToken } from './callers-token.js';
 import { example, SafeCommand } from './command.js';
 import { addConfigCheck } from './config-check.js';
@@ -14,6 +16,7 @@ import { addKeysGet } from './keys-get.js';
 import { addKeysList } from './keys-list.js';
 import { addKeysRevoke } from './keys-revoke.js';
 import { addKeysVerify } from './keys-verify.js';
+import { addServe } from './serve.js';
 import { remark, type Terminal } from './terminal.js';
 
 /**
@@ -44,6 +47,8 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
     .exitOverride()
     .addHelpText('after', ['', explainEnvironment(), '', explainExitCodes(), example('keyreeve serve')].join('\n'));
 
+  addServe(program, terminal);
+
   const keys = program.command('keys').description('issue, show, list, revoke and verify keys');
   addKeysCreate(keys, terminal);
   addKeysGet(keys, terminal);
@@ -53,6 +58,7 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
 
   const audit = program.command('audit').description('list what was recorded, and check that nothing is missing');
   addAuditList(audit, terminal);
+  addAuditVerify(audit, terminal, end);
 
   const config = program.command('config').description('check what the service is configured with');
   addConfigCheck(config, terminal, end);
@@ -72,6 +78,10 @@ function report(error: unknown, terminal: Terminal): ExitCode {
   if (error instanceof CommandFault) {
     if (error.exitCode !== exitCodes.outputClosed) remark(terminal, `keyreeve: ${error.message}`);
     return error.exitCode;
+  }
+  if (error instanceof StoreFault) {
+    remark(terminal, `keyreeve: ${error.message}`);
+    return exitCodes.unavailable;
   }
   remark(
     terminal,

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 
+import { parseAnchor } from '../../src/cli/audit-verify.js';
 import { parseActor, parseCount, parseLabel, parseSequence, toLabels } from '../../src/cli/arguments.js';
 import { isLoopback, parseAddress, toConnection } from '../../src/cli/connection.js';
 import { UsageFault } from '../../src/cli/faults.js';
@@ -96,6 +97,23 @@ test('plain text is the default on loopback alone', async () => {
   for (const host of ['10.0.0.1', '::', '0.0.0.0', 'keyreeve.example.com', 'localhost.example.com']) {
     expect(await kindAt(host), host).toBe('tls');
     expect(await kindAt(host, { insecure: true }), host).toBe('plaintext');
+  }
+});
+
+test('an anchor names an event, also of an organization with colons in its id', () => {
+  const hash = 'a1'.repeat(32);
+  expect(parseAnchor(`metlo/eu:acme:1:12:${hash}`)).toEqual({
+    organization: { keyspace: 'metlo', organizationId: 'eu:acme:1' },
+    place: { sequence: 12, hash },
+  });
+  for (const text of [
+    '',
+    `metlo:12:${hash}`,
+    `metlo/acme:0:${hash}`,
+    `metlo/acme:x:${hash}`,
+    `metlo/acme:1:${hash}0`,
+  ]) {
+    expect(() => parseAnchor(text), text).toThrow(UsageFault);
   }
 });
 

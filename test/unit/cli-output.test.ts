@@ -1,9 +1,11 @@
 import { readFileSync } from 'node:fs';
+import { Writable } from 'node:stream';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { toEnforcementJson, toKeyJson, toRateLimitJson, toVerifiedKeyJson } from '../../src/cli/messages.js';
 import { printable, printableJson } from '../../src/cli/printable.js';
+import { Progress } from '../../src/cli/progress.js';
 import { toFields, toTable } from '../../src/cli/table.js';
 import { Enforcement } from '../../src/gen/keyreeve/v1/enforcement.js';
 import { Key } from '../../src/gen/keyreeve/v1/key.js';
@@ -68,6 +70,34 @@ test('a field without value is left out', () => {
       ['key id', 'key_1'],
     ]),
   ).toBe('name    ci\nkey id  key_1');
+});
+
+test('progress is a line every few seconds in a log, and one line that is erased at a terminal', () => {
+  const shown = (isTTY: boolean): string => {
+    let nowMs = 0;
+    let text = '';
+    const stderr = Object.assign(
+      new Writable({
+        write(chunk: Buffer, _encoding, done) {
+          text += chunk.toString();
+          done();
+        },
+      }),
+      { isTTY },
+    );
+    const progress = new Progress(stderr, { monotonicMs: () => nowMs });
+    for (let events = 10_000; events <= 120_000; events += 10_000) {
+      nowMs += 1000;
+      progress.show({ events, share: events / 120_000 });
+    }
+    progress[Symbol.dispose]();
+    return text;
+  };
+  expect(shown(false)).toBe('50,000 events read, 41 %\n100,000 events read, 83 %\n');
+  const [, ...lines] = shown(true).split('\r\u001b[K');
+  expect(lines).toHaveLength(13);
+  expect(lines[0]).toBe('10,000 events read, 8 %');
+  expect(lines.at(-1)).toBe('');
 });
 
 test.each([

@@ -1,0 +1,44 @@
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { parseSettings, type Environment, type Settings } from '../config/settings.js';
+import { formatProblem } from '../config/problems.js';
+import { systemClock } from '../keys/clock.js';
+import { openMongoStore } from '../store/mongodb/open.js';
+import type { Store } from '../store/port.js';
+import { resultCodeOf, SQLITE_BUSY } from '../store/sqlite/connection.js';
+import { openSqliteStore } from '../store/sqlite/open.js';
+import { exitCodes } from './exit-codes.js';
+import { CommandFault, UsageFault } from './faults.js';
+
+const SQLITE_FILE = 'keyreeve.db';
+
+/** The service's own settings. @throws UsageFault with all that is wrong with them */
+export function toSettings(env: Environment): Settings {
+  const settings = parseSettings(env);
+  if (Array.isArray(settings)) throw new UsageFault(settings.map(formatProblem).join('\n'));
+  return settings;
+}
+
+/**
+ * Opens the service's store beside the service, or instead of it.
+ * @throws CommandFault that says why it cannot be opened; one that is not there is not made
+ */
+export async function openStore({ store, installation }: Settings): Promise<Store> {
+  const options = { source: `urn:keyreeve:${installation}`, clock: systemClock, report: () => undefined };
+  try {
+    if (store.kind === 'mongodb') return await openMongoStore({ uri: store.uri, ...options });
+    await access(join(store.dataDir, SQLITE_FILE));
+    return openSqliteStore({ dataDir: store.dataDir, ...options });
+  } catch (error) {
+    throw new CommandFault(exitCodes.unavailable, whyNot(error), { cause: error });
+  }
+}
+
+function whyNot(error: unknown): string {
+  if (!(error instanceof Error)) return 'the store cannot be opened';
+  if ('code' in error && error.code === 'ENOENT')
+    return 'there is no store in the data folder: check KEYREEVE_DATA_DIR';
+  if (resultCodeOf(error.cause) !== SQLITE_BUSY) return error.message;
+  return `${error.message}; if that is the service, stop it, or verify the audit file with --against service`;
+}

@@ -1,0 +1,26 @@
+import type { Command } from 'commander';
+
+import { example } from './command.js';
+import { UsageFault } from './faults.js';
+import type { Terminal } from './terminal.js';
+
+export function addServe(program: Command, { env }: Terminal): void {
+  program
+    .command('serve')
+    .summary('run the service')
+    .description(
+      'Runs the service until SIGTERM or Ctrl-C. Its settings are environment variables; keyreeve config check tells ' +
+        'what is wrong with them.',
+    )
+    .addHelpText('after', example('KEYREEVE_DATA_DIR=./data keyreeve serve'))
+    .action(async () => {
+      // Loaded here alone: no other command needs the whole service.
+      const { CannotStart, run } = await import('../main.js');
+      try {
+        await run(env);
+      } catch (error) {
+        if (!(error instanceof CannotStart)) throw error;
+        throw new UsageFault(`the service cannot start\n${error.problems.join('\n')}`, { cause: error });
+      }
+    });
+}

@@ -1,0 +1,130 @@
+import { readAuditFile } from '../audit/read-file.js';
+import { readHeads, readStore } from '../audit/read-store.js';
+import { readTopic } from '../audit/read-topic.js';
+import { type Entry, type Fault, type Verdict, verifyChain, type VerifyOptions } from '../audit/verify-chain.js';
+import { systemClock } from '../keys/clock.js';
+import { organizationPath } from '../keys/organization.js';
+import { createLog } from '../log.js';
+import type { Store } from '../store/port.js';
+import type { VerifyAuditOptions } from './audit-verify.js';
+import { ServiceClient } from './client.js';
+import { toConnection } from './connection.js';
+import { type ExitCode, exitCodes } from './exit-codes.js';
+import { CommandFault, systemCodeOf, UsageFault } from './faults.js';
+import { openStore, toSettings } from './open-store.js';
+import { printable, printableJson } from './printable.js';
+import { Progress } from './progress.js';
+import { ServiceHeads } from './service-heads.js';
+import { print, type Terminal } from './terminal.js';
+
+/** @throws CommandFault where something cannot be read, or a StoreFault */
+export async function verifyAudit(options: VerifyAuditOptions, terminal: Terminal): Promise<ExitCode> {
+  const needsStore = options.store === true || options.against === 'store';
+  if (options.file === undefined && !options.topic && !options.store) {
+    throw new UsageFault('say what to verify: --file, --topic or --store');
+  }
+  await using store = needsStore ? await openStore(toSettings(terminal.env)) : undefined;
+  const verdict = await judge(options, store, terminal);
+  const compared = store ? 'store' : (options.against ?? 'none');
+  await print(terminal, options.json ? toJson(verdict, compared) : describe(verdict, compared));
+  return verdict.faultCount === 0 ? exitCodes.ok : exitCodes.no;
+}
+
+async function judge(options: VerifyAuditOptions, store: Store | undefined, terminal: Terminal): Promise<Verdict> {
+  const entries = read(options, store, terminal);
+  using progress = new Progress(terminal.stderr, systemClock);
+  const common: VerifyOptions = {
+    repeats: options.store ? 'fault' : 'counted',
+    anchors: new Map(options.anchor?.map(({ organization, place }) => [organizationPath(organization), place])),
+    onProgress: (reached) => progress.show(reached),
+    ...(options.installation !== undefined && { source: `urn:keyreeve:${options.installation}` }),
+  };
+  if (store) {
+    const heads = await readHeads(store);
+    return await verifyChain(entries, { ...common, heads, headsAfter: () => readHeads(store) });
+  }
+  if (options.against !== 'service') return await verifyChain(entries, common);
+  using client = new ServiceClient(await toConnection(options, terminal));
+  const service = new ServiceHeads(client);
+  for (const { organization } of options.anchor ?? []) await service.meet(organization);
+  const { heads } = service;
+  return await verifyChain(service.watch(entries), { ...common, heads, headsAfter: () => service.askAgain() });
+}
+
+/** @throws CommandFault that says what could not be read */
+async function* read(options: VerifyAuditOptions, store: Store | undefined, { env }: Terminal): AsyncGenerator<Entry> {
+  if (options.store && store) {
+    yield* readStore(store, systemClock);
+  } else if (options.file !== undefined) {
+    yield* orFault(readAuditFile(options.file), (error) => {
+      return new UsageFault(`the audit file cannot be read: ${systemCodeOf(error)}`, { cause: error });
+    });
+  } else {
+    const { auditSink } = toSettings(env);
+    if (auditSink.kind !== 'kafka') throw new UsageFault('--topic: expected KEYREEVE_KAFKA_BROKERS to be set');
+    yield* orFault(readTopic(auditSink, createLog('silent')), (error) => {
+      const why = error instanceof Error ? error.message : 'unknown error';
+      return new CommandFault(exitCodes.unavailable, `the audit topic cannot be read: ${why}`, { cause: error });
+    });
+  }
+}
+
+async function* orFault<T>(entries: AsyncIterable<T>, toFault: (error: unknown) => CommandFault): AsyncGenerator<T> {
+  try {
+    yield* entries;
+  } catch (error) {
+    throw toFault(error);
+  }
+}
+
+type Compared = 'store' | 'service' | 'none';
+
+function toJson(verdict: Verdict, compared: Compared): string {
+  return printableJson({
+    organizations: verdict.organizations,
+    events: verdict.events,
+    repeats: verdict.repeats,
+    before_anchors: verdict.beforeAnchors,
+    partial_line: verdict.partialLine ?? null,
+    compared_with: compared === 'none' ? null : compared,
+    fault_count: verdict.faultCount,
+    faults: verdict.faults.map(({ kind, organization, sequence, position, message }) => ({
+      kind,
+      organization: organization ?? null,
+      sequence: sequence ?? null,
+      position: position ?? null,
+      message,
+    })),
+  });
+}
+
+function describe(verdict: Verdict, compared: Compared): string {
+  const { events, organizations, repeats, beforeAnchors, partialLine, faultCount, faults } = verdict;
+  const untold = faultCount - faults.length;
+  return [
+    `${count(events, 'event')} of ${count(organizations, 'organization')} read: ${count(faultCount, 'fault')}.`,
+    ...faults.map(describeFault),
+    ...(untold > 0 ? [`And ${count(untold, 'fault')} more.`] : []),
+    ...(repeats > 0 ? [`${count(repeats, 'exact repeat')}, which consumers drop.`] : []),
+    ...(beforeAnchors > 0 ? [`${count(beforeAnchors, 'event')} up to the anchors passed over.`] : []),
+    ...(partialLine === undefined ? [] : [`The last line (${partialLine}) is not whole and was not checked.`]),
+    COMPARED[compared],
+  ].join('\n');
+}
+
+const COMPARED: Readonly<Record<Compared, string>> = {
+  store: 'The ends were compared with the store.',
+  service: 'The ends were compared with the service, for every organization of which there is an event.',
+  none: 'The ends were not compared with anything: --against store or service shows whether one is missing.',
+};
+
+function describeFault({ kind, organization, sequence, position, message }: Fault): string {
+  const event = sequence === undefined ? '' : ` event ${sequence}`;
+  const where = position === undefined ? '' : ` (${position})`;
+  // A forged event may hold any text as its organization.
+  return printable(`${kind.toUpperCase()}: ${organization ?? 'unknown organization'}${event}${where}: ${message}`);
+}
+
+function count(number: number, noun: string): string {
+  return `${number.toLocaleString('en-US')} ${noun}${number === 1 ? '' : 's'}`;
+}
