@@ -18,6 +18,8 @@ export interface Store extends AsyncDisposable {
    * Loads what the rule needs, calls it, and commits its answer whole or not at all: keys, organization, events and
    * request together. Changes of one organization happen one after the other. Once it resolves, the change outlives a
    * crash. A refusal writes nothing. The rule may run more than once.
+   * @throws Error, and writes nothing, for a change that contradicts what is stored: a digest or unique name that is
+   *   taken, a `before` that is not the record stored
    */
   change<A>(load: Load, rule: Rule<A>, deadline: Deadline): Promise<A | Refusal>;
 
@@ -37,7 +39,7 @@ export interface Store extends AsyncDisposable {
   /** Keys by sequence, descending. */
   listKeys(organization: OrganizationRef, query: KeyQuery, deadline: Deadline): Promise<Key[]>;
 
-  /** Current keys that are expired: what a caller at its limit may want to revoke. */
+  /** Current keys in state EXPIRED: what a caller at its limit may want to revoke. */
   countExpired(organization: OrganizationRef, at: Date, deadline: Deadline): Promise<number>;
 
   /** Events by sequence, ascending, published or not, and the head that they lead to. */
@@ -48,6 +50,8 @@ export interface Store extends AsyncDisposable {
 
   /** What stored keyspaces relied on at the last start, and whether unrevoked keys still do. */
   keyspaceFacts(deadline: Deadline): Promise<StoredKeyspace[]>;
+
+  /** Others that were remembered stay: a replica with an older file must not make them forgotten. */
   rememberKeyspaces(facts: readonly KeyspaceFacts[], deadline: Deadline): Promise<void>;
 
   /** Resolves if the store could serve a change and a verification now. */
@@ -59,7 +63,7 @@ export interface Store extends AsyncDisposable {
 export interface KeyQuery {
   /** Empty: all. */
   readonly types: readonly string[];
-  /** Judged at `at`. */
+  /** Only these, judged at `at`. */
   readonly states: readonly KeyState[];
   readonly at: Date;
   /** Only keys below this sequence. */

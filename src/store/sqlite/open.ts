@@ -1,0 +1,143 @@
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+
+import type { Clock, Deadline } from '../../keys/clock.js';
+import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
+import type { Organization, OrganizationRef } from '../../keys/organization.js';
+import type { Store } from '../port.js';
+import { prepareChange } from './change.js';
+import { Connection, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB, resultCodeOf } from './connection.js';
+import { openOutbox } from './outbox.js';
+import { prepareReads } from './read.js';
+import { prepareSchema } from './schema.js';
+
+export interface SqliteOptions {
+  /** Made, for its owner alone, where there is none. Holds `keyreeve.db`. */
+  readonly dataDir: string;
+  /** The events' CloudEvents `source`, `urn:keyreeve:<installation>`. */
+  readonly source: string;
+  readonly clock: Clock;
+  /** Told, a line each, what was done to the file to make it usable. */
+  readonly report: (line: string) => void;
+}
+
+const FILE = 'keyreeve.db';
+const ORGANIZATIONS_AT_ONCE = 500;
+
+/**
+ * Opens the embedded store. The file is this process's alone until the store is disposed.
+ * @throws Error that names the folder or file and says why it cannot be used
+ */
+export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions): Store {
+  const path = join(dataDir, FILE);
+  makeFolder(dataDir);
+  try {
+    makeFile(path);
+    const connection = new Connection(path);
+    try {
+      for (const line of prepareSchema(connection)) report(line);
+      return toStore(connection, options);
+    } catch (error) {
+      connection[Symbol.dispose]();
+      throw error;
+    }
+  } catch (error) {
+    throw new Error(`cannot open the database ${path}: ${whyNot(error)}`, { cause: error });
+  }
+}
+
+function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 'source' | 'clock'>): Store {
+  const read = prepareReads(connection);
+  const change = prepareChange(connection, read, { source, clock });
+  const { outbox, tellCommit } = openOutbox(connection);
+  const rememberKeyspace = connection.prepare(
+    `INSERT OR REPLACE INTO keyspaces (name, kind, prefix, body_length, unique_names)
+     VALUES (:name, :kind, :prefix, :body_length, :unique_names)`,
+  );
+  const ping = connection.prepare('INSERT OR REPLACE INTO last_ping (one, time) VALUES (1, :time)');
+
+  // Whoever led is gone: the file has one process at a time.
+  connection.exec('DELETE FROM leadership');
+
+  const answer = <T>(deadline: Deadline, work: () => T): Promise<T> => connection.answer(deadline, work);
+  return {
+    change: (load, rule, deadline) =>
+      answer(deadline, () => {
+        const changed = change(load, rule);
+        if (changed.hasEvents) tellCommit();
+        return changed.answer;
+      }),
+    findByDigest: (keyspace, digest, deadline) => answer(deadline, () => read.keyByDigest(keyspace, digest)),
+    selectKeys: (organization, selector, deadline) => answer(deadline, () => read.selectKeys(organization, selector)),
+    listKeys: (organization, query, deadline) => answer(deadline, () => read.listKeys(organization, query)),
+    countExpired: (organization, at, deadline) => answer(deadline, () => read.countExpired(organization, at)),
+    listEvents: (organization, query, deadline) => answer(deadline, () => read.listEvents(organization, query)),
+    organizations: () =>
+      eachOrganization((after) =>
+        connection.answer(undefined, () => read.organizationsAfter(after, ORGANIZATIONS_AT_ONCE)),
+      ),
+    keyspaceFacts: (deadline) => answer(deadline, () => read.keyspaceFacts()),
+    rememberKeyspaces: (facts, deadline) =>
+      answer(deadline, () =>
+        connection.transaction(() => {
+          for (const keyspace of facts) rememberKeyspace.run(toKeyspaceCells(keyspace));
+        }),
+      ),
+    // A write, since a file that can be read may have no room left for a change.
+    async ping(deadline) {
+      await answer(deadline, () => ping.run({ time: clock.now().getTime() }));
+    },
+    outbox,
+    [Symbol.asyncDispose]() {
+      connection[Symbol.dispose]();
+      return Promise.resolve();
+    },
+  };
+}
+
+async function* eachOrganization(
+  pageAfter: (ref: OrganizationRef) => Promise<Organization[]>,
+): AsyncGenerator<Organization> {
+  let last: OrganizationRef | undefined = { keyspace: '', organizationId: '' };
+  while (last) {
+    const page = await pageAfter(last);
+    yield* page;
+    last = page.at(-1);
+  }
+}
+
+function toKeyspaceCells({ name, kind, prefix, bodyLength, uniqueNames }: KeyspaceFacts) {
+  return { name, kind, prefix, body_length: bodyLength, unique_names: Number(uniqueNames) };
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new Error(`cannot use the data folder ${path}: ${whyNot(error)}`, { cause: error });
+  }
+}
+
+/** The engine would make it readable for all; its WAL takes over the file's mode. */
+function makeFile(path: string): void {
+  try {
+    // Never opened where it exists: closing it would end the lock that this process may have on it (POSIX).
+    closeSync(openSync(path, 'wx', 0o600));
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+  }
+}
+
+function whyNot(error: unknown): string {
+  const code = codeOf(error);
+  if (code === 'EEXIST' || code === 'ENOTDIR') return 'a file is in its place';
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return 'this user may not write there';
+  const result = resultCodeOf(error);
+  if (result === SQLITE_BUSY) return 'another process has it open, and only one can';
+  if (result === SQLITE_NOTADB || result === SQLITE_CORRUPT) return 'it is damaged, or no database: restore a copy';
+  return error instanceof Error ? error.message : String(error);
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
