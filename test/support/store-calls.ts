@@ -1,0 +1,113 @@
+/** What the service asks of a store, as tests ask it: each call draws what it needs and gives the store ample time. */
+import type { Change, Load, Rule } from '../../src/keys/change.js';
+import { Deadline, systemClock } from '../../src/keys/clock.js';
+import { type CreatedKey, type CreateKey, type CreateKeyDraw, createKey, nameFor } from '../../src/keys/create-key.js';
+import type { AuditEvent, EventDraft } from '../../src/keys/event.js';
+import { newEventId } from '../../src/keys/ids.js';
+import { type Key, KEY_STATES } from '../../src/keys/key.js';
+import type { Keyspace } from '../../src/keys/keyspace.js';
+import type { OrganizationRef } from '../../src/keys/organization.js';
+import { type Refusal, isRefusal } from '../../src/keys/refusal.js';
+import { type RevokedKey, type RevokeKey, type RevokeKeyDraw, revokeKey } from '../../src/keys/revoke-key.js';
+import type { Store } from '../../src/store/port.js';
+import {
+  acme,
+  aKeyspace,
+  aMutation,
+  askingToCreate,
+  askingToRevoke,
+  drawToCreate,
+  drawToRevoke,
+  noon,
+} from './domain.js';
+
+const AMPLE_MS = 30_000;
+
+export const ample = (): Deadline => Deadline.after(AMPLE_MS, systemClock);
+
+export interface Creating {
+  keyspace?: Keyspace;
+  ask?: Partial<CreateKey>;
+  draw?: Partial<CreateKeyDraw>;
+}
+
+export async function tryCreate(store: Store, creating: Creating = {}): Promise<CreatedKey | Refusal> {
+  const { load, rule } = toCreate(creating);
+  return store.change(load, rule, ample());
+}
+
+/** A creation that has to succeed; answers the key. */
+export async function create(store: Store, creating: Creating = {}): Promise<Key> {
+  return granted(await tryCreate(store, creating)).key;
+}
+
+export function toCreate({ keyspace = aKeyspace(), ask: fields, draw: drawn }: Creating): {
+  load: Load;
+  rule: Rule<CreatedKey>;
+} {
+  const ask = askingToCreate(fields);
+  const draw = drawToCreate(keyspace, drawn);
+  const name = granted(nameFor(ask.name, keyspace));
+  return {
+    load: { ...toLoad(ask), ...(keyspace.names.unique && { name }) },
+    rule: (state) => createKey(state, ask, keyspace, draw),
+  };
+}
+
+export async function tryRevoke(
+  store: Store,
+  fields: Pick<RevokeKey, 'selector'> & Partial<RevokeKey>,
+  drawn?: Partial<RevokeKeyDraw>,
+): Promise<RevokedKey | Refusal> {
+  const ask = askingToRevoke(fields);
+  const draw = drawToRevoke(drawn);
+  const load = { ...toLoad(ask), selector: ask.selector };
+  return store.change(load, (state) => revokeKey(state, ask, draw), ample());
+}
+
+/** A revocation that has to succeed; answers the key. */
+export async function revoke(store: Store, key: Key, drawn?: Partial<RevokeKeyDraw>): Promise<Key> {
+  const selector = { by: 'key_id' as const, keyId: key.keyId };
+  return granted(await tryRevoke(store, { selector, mutation: aMutation({ organization: key }) }, drawn)).key;
+}
+
+/** Stores records that no rule makes yet, in this order, each with an event of its own; answers them as stored. */
+export async function put(store: Store, keys: readonly Key[], organization: OrganizationRef = acme): Promise<Key[]> {
+  const answer = await store.change({ organization }, (state) => toPut(keys, state.organization.sequence), ample());
+  return granted(answer);
+}
+
+export function toPut(keys: readonly Key[], head: number): Change<Key[]> {
+  const placed = keys.map((key, at) => ({ ...key, sequence: head + at + 1 }));
+  return { answer: placed, put: placed.map((after) => ({ after })), events: placed.map((key) => toDraft(key)) };
+}
+
+export function toDraft(key: Key, fields: Partial<EventDraft> = {}): EventDraft {
+  const { keyspace, organizationId } = key;
+  const mutation = aMutation({ organization: { keyspace, organizationId } });
+  return { eventId: newEventId(), type: 'key.imported', time: noon, mutation, key, ...fields };
+}
+
+export function granted<A>(answer: A | Refusal): A {
+  if (isRefusal(answer)) throw new Error(`refused: ${answer.refused}`);
+  return answer;
+}
+
+export async function keysOf(store: Store, organization: OrganizationRef = acme): Promise<Key[]> {
+  return store.listKeys(organization, { types: [], states: KEY_STATES, at: noon, limit: 1_000_000 }, ample());
+}
+
+export async function eventsOf(store: Store, organization: OrganizationRef = acme): Promise<AuditEvent[]> {
+  return (await store.listEvents(organization, { types: [], afterSequence: 0, limit: 1_000_000 }, ample())).events;
+}
+
+export async function organizationsOf(store: Store) {
+  const organizations = [];
+  for await (const organization of store.organizations()) organizations.push(organization);
+  return organizations;
+}
+
+function toLoad({ mutation: { organization, caller, request } }: Pick<CreateKey, 'mutation'>): Load {
+  if (!request) return { organization };
+  return { organization, request: { caller, method: request.method, requestId: request.requestId } };
+}
