@@ -5,6 +5,10 @@ export class Handover<T> {
   #failure: Error | undefined;
   #closed = false;
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Resolves once the item is taken, or nobody takes any more. */
   give(item: T): Promise<void> {
     if (this.#closed) return Promise.resolve();

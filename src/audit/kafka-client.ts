@@ -35,7 +35,15 @@ const REQUEST_MS = 5000;
 const KEEP_ALIVE_MS = 60_000;
 const DISCONNECT_MS = 500;
 
-export function createKafkaClient({ brokers }: Pick<KafkaSettings, 'brokers'>, log: Logger): KafkaClient {
+/**
+ * @param retries how often kafkajs tries to find a broker that answers its question, beyond one try each. Producers are
+ *   told not to retry.
+ */
+export function createKafkaClient(
+  { brokers }: Pick<KafkaSettings, 'brokers'>,
+  log: Logger,
+  { retries = 0 } = {},
+): KafkaClient {
   const sockets = new Set<Socket>();
   let closed = false;
   const socketFactory: KafkaConfig['socketFactory'] = ({ host, port, onConnect }) => {
@@ -50,8 +58,7 @@ export function createKafkaClient({ brokers }: Pick<KafkaSettings, 'brokers'>, l
     brokers: [...brokers],
     connectionTimeout: CONNECTION_MS,
     requestTimeout: REQUEST_MS,
-    // For finding a broker that answers, one after the other. Producers are told not to retry.
-    retry: { retries: brokers.length, initialRetryTime: 50, maxRetryTime: 200 },
+    retry: { retries: brokers.length + retries, initialRetryTime: 50, maxRetryTime: 1000 },
     socketFactory,
     logLevel: logLevel.INFO,
     logCreator: () => (entry) => writeLog(log, entry),

@@ -71,6 +71,7 @@ class KafkaSink implements AuditSink {
   #batchBytesMax = BATCH_BYTES_MAX;
   #topic: 'unknown' | 'fit' | 'doubtful' = 'unknown';
   #checking: Promise<void> | undefined;
+  readonly #disposed = new AbortController();
 
   constructor(settings: KafkaSettings, log: Logger) {
     this.#settings = settings;
@@ -106,15 +107,16 @@ class KafkaSink implements AuditSink {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed.abort(new Error('the sink is closed'));
     for (const { client, producer } of this.#lanes.values()) this.#closing.add(client.close(producer));
     this.#lanes.clear();
-    await Promise.all(this.#closing);
+    await Promise.allSettled([...this.#closing, this.#checking]);
   }
 
   async #check(): Promise<void> {
     // A topic that was there and is gone took events with it: that must not pass unseen.
     const create = this.#topic === 'unknown';
-    const { messageBytesMax } = await ensureTopic(this.#settings, { create }, this.#log);
+    const { messageBytesMax } = await ensureTopic(this.#settings, { create, signal: this.#disposed.signal }, this.#log);
     this.#batchBytesMax = Math.min(BATCH_BYTES_MAX, messageBytesMax - BATCH_OVERHEAD_BYTES);
     this.#topic = 'fit';
   }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Admin, Consumer, KafkaMessage } from 'kafkajs';
+import kafkajs, { type Admin, type Consumer, type KafkaMessage } from 'kafkajs';
 import type { Logger } from 'pino';
 
 import { Handover } from './handover.js';
@@ -7,8 +7,15 @@ import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
 import type { Entry } from './verify-chain.js';
 import { TookTooLong, within } from './within.js';
 
+// Node finds this name on the default export alone.
+const { KafkaJSProtocolError } = kafkajs;
+
 const ASK_MS = 10_000;
+const ASK_AGAIN_MS = 100;
 const STALL_MS = 30_000;
+/** The first group of a cluster, or one whose coordinator has just moved, has to wait for it. */
+const GROUP_RETRIES = 30;
+const BEGIN_MS = 30_000;
 const LEAVE_MS = 5000;
 /** How long a broker holds back an empty answer, and so how long leaving takes. */
 const FETCH_WAIT_MS = 200;
@@ -28,25 +35,26 @@ export async function* readTopic(
   if (total === 0) return;
 
   const groupId = `keyreeve-audit-verify-${randomUUID()}`;
-  const client = createKafkaClient(settings, log);
+  const client = createKafkaClient(settings, log, { retries: GROUP_RETRIES });
+  const batches = new Handover<Batch>();
   const consumer = client.kafka.consumer({
     groupId,
     allowAutoTopicCreation: false,
     maxWaitTimeInMs: FETCH_WAIT_MS,
     // What a transaction took back is a finding too.
     readUncommitted: true,
+    retry: { restartOnFailure: () => Promise.resolve(!batches.closed) },
   });
-  const batches = new Handover<Batch>();
   let read = 0;
   try {
-    await within(ASK_MS, begin(consumer, topic, batches));
+    await within(BEGIN_MS, begin(consumer, topic, batches));
     while (unread.size > 0) {
       const { partition, messages, lastOffset } = await within(STALL_MS, batches.take());
       const range = unread.get(partition);
       if (!range) continue;
       for (const message of messages) {
         const offset = BigInt(message.offset);
-        // After a pause of its reader, a consumer may begin anew.
+        // A consumer that begins anew begins at the beginning.
         if (offset < range.next) continue;
         if (offset >= range.end) break;
         range.next = offset + 1n;
@@ -87,11 +95,25 @@ async function asking<T>(
 ): Promise<T> {
   const client = createKafkaClient(settings, log);
   const admin = client.kafka.admin();
-  const asked = admin.connect().then(() => question(admin));
+  const late = new AbortController();
   try {
-    return await within(ASK_MS, asked);
+    return await within(ASK_MS, untilAnswered(admin, question, late.signal));
   } finally {
+    late.abort();
     await client.close(admin);
+  }
+}
+
+/** A new topic, or one whose leaders are changing, is not known to every broker at once. */
+async function untilAnswered<T>(admin: Admin, question: (admin: Admin) => Promise<T>, late: AbortSignal): Promise<T> {
+  await admin.connect();
+  for (;;) {
+    try {
+      return await question(admin);
+    } catch (error) {
+      if (late.aborted || !(error instanceof KafkaJSProtocolError && error.retriable)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    }
   }
 }
 
@@ -109,7 +131,10 @@ async function findUnread(admin: Admin, topic: string): Promise<Map<number, Unre
 }
 
 async function begin(consumer: Consumer, topic: string, batches: Handover<Batch>): Promise<void> {
-  consumer.on(consumer.events.CRASH, ({ payload }) => batches.fail(payload.error));
+  // Where kafkajs expects better, it begins anew by itself.
+  consumer.on(consumer.events.CRASH, ({ payload: { error, restart } }) => {
+    if (!restart) batches.fail(error);
+  });
   // A batch of control records alone is not given to `eachBatch`, and may be a partition's last.
   consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload: { partition, lastOffset } }) => {
     void batches.give({ partition, messages: [], lastOffset: BigInt(lastOffset) });

@@ -54,17 +54,18 @@ const SETTLE_MS = 100;
 
 /**
  * Makes the topic if it is missing and `create` says so, and checks it.
+ * @param signal abandons it
  * @throws SinkFault `unavailable` where Kafka could not be asked, `refused` with every problem where the topic is not fit
  */
 export async function ensureTopic(
   settings: KafkaSettings,
-  { create }: { create: boolean },
+  { create, signal }: { create: boolean; signal: AbortSignal },
   log: Logger,
 ): Promise<TopicFacts> {
   const client = createKafkaClient(settings, log);
   const admin = client.kafka.admin();
   try {
-    return await within(CHECK_MS, check(admin, settings, create, log));
+    return await within(CHECK_MS, check(admin, settings, create, log), signal);
   } catch (error) {
     throw error instanceof SinkFault ? error : toFault(error, settings);
   } finally {
@@ -109,7 +110,7 @@ export function judgeTopic(
         `add replicas with kafka-reassign-partitions${excuse}`,
     );
   }
-  if (inSync < IN_SYNC_MIN && !excused) {
+  if (!(inSync >= IN_SYNC_MIN) && !excused) {
     problems.push(
       `min.insync.replicas is ${inSync}, expected ${IN_SYNC_MIN}: an event would count as kept with one copy of it; ` +
         `set it with kafka-configs${excuse}`,
@@ -159,8 +160,7 @@ async function createTopic(admin: Admin, settings: KafkaSettings, brokers: numbe
 }
 
 async function describe(admin: Admin, topic: string, brokers: number): Promise<FoundTopic> {
-  // A new topic becomes known to the brokers one after the other.
-  while (!(await isThere(admin, topic))) await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  await settle(admin, topic);
   const { topics } = await admin.fetchTopicMetadata({ topics: [topic] });
   const { resources } = await admin.describeConfigs({
     resources: [{ type: ConfigResourceTypes.TOPIC, name: topic }],
@@ -174,6 +174,21 @@ async function describe(admin: Admin, topic: string, brokers: number): Promise<F
     replication: Math.min(...partitions.map(({ replicas }) => replicas.length)),
     config: new Map(entries.map(({ configName, configValue }) => [configName, configValue])),
   };
+}
+
+/** A new topic becomes known to the brokers one after the other, and its leaders to themselves. */
+async function settle(admin: Admin, topic: string): Promise<void> {
+  for (;;) {
+    try {
+      if (await isThere(admin, topic)) {
+        await admin.fetchTopicOffsets(topic);
+        return;
+      }
+    } catch (error) {
+      if (!(error instanceof KafkaJSProtocolError && error.retriable)) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  }
 }
 
 function refusal({ topic }: KafkaSettings, problems: readonly string[]): SinkFault {

@@ -9,16 +9,27 @@ export class TookTooLong extends Error {
 
 /**
  * Waits for work that cannot be called off, but not for ever.
- * @throws TookTooLong, or what the work throws
+ * @param signal ends the waiting at once
+ * @throws TookTooLong, the signal's reason, or what the work throws
  */
-export async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new TookTooLong(ms)), ms);
-  });
+export async function within<T>(ms: number, work: Promise<T>, signal?: AbortSignal): Promise<T> {
+  const { promise: ended, reject } = withoutWork();
+  const timer = setTimeout(() => reject(new TookTooLong(ms)), ms);
+  const abort = () => reject(signal?.reason);
+  signal?.addEventListener('abort', abort);
+  if (signal?.aborted) abort();
   try {
-    return await Promise.race([work, late]);
+    return await Promise.race([work, ended]);
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', abort);
   }
+}
+
+function withoutWork(): { promise: Promise<never>; reject: (reason: unknown) => void } {
+  let reject: (reason: unknown) => void = () => undefined;
+  const promise = new Promise<never>((_, rejected) => {
+    reject = rejected;
+  });
+  return { promise, reject };
 }
