@@ -57,6 +57,25 @@ test.each([
   expect(await eventsAndKeys(store)).toEqual({ events: [1], keys: [created.key.keyId] });
 });
 
+test('a commit that the server says did not happen runs the rule again', async () => {
+  await using store = await openStore();
+  let runs = 0;
+  await mongod.fail(['commitTransaction'], 1, { errorCode: 251, errorLabels: ['TransientTransactionError'] });
+  const created = await create(store, { onRule: () => (runs += 1) });
+  if (isRefusal(created)) throw new Error(created.refused);
+  expect(runs).toBe(2);
+  expect(await eventsAndKeys(store)).toEqual({ events: [1], keys: [created.key.keyId] });
+});
+
+test('a commit waits until a majority of the members has it in its journal', async () => {
+  await using store = await openStore();
+  const commands = await mongod.logged(() => create(store));
+  const commits = commands.filter((command) => 'commitTransaction' in command);
+  expect(commits).toEqual([
+    expect.objectContaining({ writeConcern: expect.objectContaining({ w: 'majority', j: true }) as unknown }),
+  ]);
+});
+
 test('a commit that stays unknown until the deadline is UNAVAILABLE, and the same request id finds out', async () => {
   await using store = await openStore();
   await mongod.fail(['commitTransaction'], 1000, { writeConcernError: { code: 64, errmsg: 'x' } });

@@ -59,6 +59,8 @@ export interface FailingMongod extends AsyncDisposable {
   fail(commands: readonly string[], times: number, how: Record<string, unknown>): Promise<void>;
   /** Lets all succeed again. */
   recover(): Promise<void>;
+  /** The commands that it logs while this runs. */
+  logged(run: () => Promise<unknown>): Promise<Record<string, unknown>[]>;
 }
 
 /** Starts a replica set of one member that can be told to fail; resolves once it is primary. */
@@ -77,6 +79,18 @@ export async function startFailingMongod(): Promise<FailingMongod> {
     },
     async recover() {
       await command({ configureFailPoint: 'failCommand', mode: 'off' });
+    },
+    async logged(run) {
+      const verbosity = (level: number) =>
+        command({ setParameter: 1, logComponentVerbosity: { command: { verbosity: level } } });
+      await command({ clearLog: 'global' });
+      await verbosity(1);
+      await run();
+      await verbosity(0);
+      const { log } = (await command({ getLog: 'global' })) as { log: string[] };
+      return log
+        .map((line) => (JSON.parse(line) as { attr?: { command?: Record<string, unknown> } }).attr?.command)
+        .filter((logged) => logged !== undefined);
     },
     [Symbol.asyncDispose]: () => mongod[Symbol.asyncDispose](),
   };
