@@ -10,8 +10,8 @@ import { print, remark, type Terminal } from './terminal.js';
 
 interface Options {
   readonly role: readonly Role[];
-  readonly keyspace: readonly string[];
-  readonly organization: readonly string[];
+  readonly keyspace?: readonly string[];
+  readonly organization?: readonly string[];
   readonly mayAssertActor?: boolean;
   readonly permission?: readonly string[];
   readonly json?: boolean;
@@ -27,8 +27,8 @@ export function addCallersToken(callers: Command, terminal: Terminal): void {
     )
     .argument('<name>', "the caller's name, which audit events carry")
     .addOption(repeatedOption('--role <role>', ROLES.join(', '), oneOf(ROLES)).makeOptionMandatory())
-    .addOption(repeatedOption('--keyspace <name>', "'*': all", anyText).makeOptionMandatory())
-    .addOption(repeatedOption('--organization <id>', "'*': all", anyText).makeOptionMandatory())
+    .addOption(repeatedOption('--keyspace <name>', "one that it may use (default: '*', all)", anyText))
+    .addOption(repeatedOption('--organization <id>', "one that it may use (default: '*', all)", anyText))
     .option('--may-assert-actor', 'it states, and vouches for, the actor on whose behalf it acts')
     .addOption(repeatedOption('--permission <name>', 'one that it has when it is the actor itself', anyText))
     .option('--json', 'print the token and the line as JSON')
@@ -42,7 +42,7 @@ export function addCallersToken(callers: Command, terminal: Terminal): void {
 }
 
 async function makeToken(name: string, options: Options, terminal: Terminal): Promise<void> {
-  const { role: roles, keyspace: keyspaces, organization: organizations } = options;
+  const { role: roles, keyspace: keyspaces = ['*'], organization: organizations = ['*'] } = options;
   const made = newCallerToken({
     name,
     roles,

@@ -4,6 +4,11 @@ import { exitCodes } from './exit-codes.js';
 
 /** A command whose complaints never repeat a value of the command line: it may be a secret put in the wrong place. */
 export class SafeCommand extends Command {
+  constructor(name?: string) {
+    super(name);
+    this.helpCommand(false);
+  }
+
   override createCommand(name?: string): SafeCommand {
     return new SafeCommand(name);
   }

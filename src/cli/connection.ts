@@ -1,4 +1,5 @@
 /** Where the service is, and how to talk to it: decided from options and environment before anything is sent. */
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { type Command, Option } from 'commander';
@@ -113,10 +114,21 @@ async function toSecurity(
   address: Address,
 ): Promise<Connection['security']> {
   if (caCert !== undefined) {
-    return { kind: 'tls', signers: { given: await readNamed('the file with the certificates', caCert) } };
+    return { kind: 'tls', signers: { given: await readCertificates(caCert) } };
   }
   if (tls || !(insecure || isLoopback(address))) return { kind: 'tls', signers: 'system' };
   return { kind: 'plaintext' };
+}
+
+async function readCertificates(file: string): Promise<Buffer> {
+  const text = await readNamed('the file with the certificates', file);
+  try {
+    // TLS itself passes over what it cannot read, and then trusts nobody.
+    new X509Certificate(text);
+    return text;
+  } catch (error) {
+    throw new UsageFault('the file with the certificates: expected certificates as PEM', { cause: error });
+  }
 }
 
 async function readToken(

@@ -96,12 +96,14 @@ function mayHaveHappened(code: status, reason: string | undefined): boolean {
 
 function messageOf(error: ServiceError | null): string {
   if (error?.code === status.CANCELLED) return 'interrupted';
-  // The library adds notes about name resolution, most often empty ones.
-  return error?.details.replace(/ Resolution note:.*$/s, '') ?? 'the service answered nothing';
+  // What the library says of a connection that failed ends in notes about name resolution, most often empty ones, and
+  // what OpenSSL says of one breaks the line.
+  const message = error?.details.replace(/ Resolution note:.*$/s, '').replace(/\s+/g, ' ');
+  return message ?? 'the service answered nothing';
 }
 
 function withoutStop(message: string): string {
-  return message.replace(/\.$/, '');
+  return message.trim().replace(/\.$/, '');
 }
 
 const TYPE_URL_PREFIX = 'type.googleapis.com/google.rpc.';

@@ -16,7 +16,7 @@ import { print, type Terminal } from './terminal.js';
 type Options = ConnectionOptions & OrganizationOptions & SelectorOptions & { readonly json?: boolean };
 
 export function addKeysGet(keys: Command, terminal: Terminal): void {
-  const command = keys.command('get').description('Shows one key, also a revoked one.');
+  const command = keys.command('get').summary('show one key').description('Shows one key, also a revoked one.');
   for (const option of [...organizationOptions(), ...selectorOptions()]) command.addOption(option);
   command.option('--json', 'print the key as JSON');
   addConnectionOptions(command).addHelpText(

@@ -32,7 +32,10 @@ type Options = ConnectionOptions &
   };
 
 export function addKeysList(keys: Command, terminal: Terminal): void {
-  const command = keys.command('list').description("Lists an organization's keys, newest first.");
+  const command = keys
+    .command('list')
+    .summary("list an organization's keys")
+    .description("Lists an organization's keys, newest first.");
   for (const option of organizationOptions()) command.addOption(option);
   command
     .addOption(repeatedOption('--type <type>', 'only keys of this type', anyText))

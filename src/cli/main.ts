@@ -7,5 +7,7 @@ for (const stream of [process.stdout, process.stderr]) {
   // Each write learns of its own failure; without a listener the same failure would end the process with a stack.
   stream.on('error', () => undefined);
 }
+// Whoever runs the command can do nothing about them. There is one whenever grpc-js asks an IP address for TLS.
+process.noDeprecation = true;
 const { stdin, stdout, stderr, env } = process;
 process.exitCode = await runCommand(process.argv.slice(2), { stdin, stdout, stderr, env });

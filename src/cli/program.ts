@@ -39,7 +39,6 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
   program
     .description('API keys as a service: issue, list, verify and revoke them, and check what was recorded.')
     .version(readVersion(), '--version', 'print the version')
-    .helpCommand(false)
     .configureOutput({
       writeOut: (text) => void terminal.stdout.write(text),
       writeErr: (text) => void terminal.stderr.write(text),

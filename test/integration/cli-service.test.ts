@@ -134,7 +134,8 @@ test('over TLS a caller is known by the token that callers token made, and denie
   });
   const create = ['keys', 'create', ...organization, ...actor, '--server', service.address];
   const secured = [...create, '--ca-cert', at('cert.pem')];
-  expect(await runBuiltCli([...secured, '--token-file', at('token')])).toMatchObject({ exitCode: exitCodes.ok });
+  const byFile = await runBuiltCli([...secured, '--token-file', at('token')]);
+  expect(byFile).toMatchObject({ exitCode: exitCodes.ok, stderr: '' });
   const env = { KEYREEVE_TOKEN: token.stdout.trim(), KEYREEVE_CA_CERT: at('cert.pem') };
   expect(await runBuiltCli(create, { env })).toMatchObject({ exitCode: exitCodes.ok });
 

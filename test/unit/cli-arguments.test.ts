@@ -117,6 +117,11 @@ test('an anchor names an event, also of an organization with colons in its id', 
   }
 });
 
+test('a file of certificates that holds none is a usage fault, and no connection that trusts nobody', async () => {
+  const refused = toConnection({ timeout: 1, caCert: 'package.json' }, terminalWith({}));
+  await expect(refused).rejects.toThrow(new UsageFault('the file with the certificates: expected certificates as PEM'));
+});
+
 test('a token in a variable and one in a file leave open which is meant, unless the command line says', async () => {
   const env = { KEYREEVE_TOKEN: 'one', KEYREEVE_TOKEN_FILE: 'package.json' };
   await expect(toConnection({ timeout: 1 }, terminalWith(env))).rejects.toThrow(
