@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import { ListAuditEventsRequest } from '../../src/gen/keyreeve/v1/audit_service.js';
-import { KeySelector } from '../../src/gen/keyreeve/v1/key.js';
+import type { KeySelector } from '../../src/gen/keyreeve/v1/key.js';
 import {
   type CreateKeyRequest,
   GetKeyRequest,
@@ -46,7 +46,7 @@ const creates: Record<string, [Partial<CreateKeyRequest>, reason: string, field?
   'an organization of 129 characters': [{ organizationId: 'a'.repeat(129) }, 'ORGANIZATION_ID_INVALID'],
   'no actor': [{ actor: undefined }, 'ACTOR_REQUIRED', 'actor'],
   'an actor without type': [actor({ type: ActorType.UNSPECIFIED }), 'ACTOR_REQUIRED', 'actor'],
-  'an actor of an unknown type': [actor({ type: 99 as ActorType }), 'ACTOR_REQUIRED', 'actor'],
+  'an actor of an unknown type': [actor({ type: ActorType.UNRECOGNIZED }), 'ACTOR_REQUIRED', 'actor'],
   'an actor without id': [actor({ id: '' }), 'ACTOR_REQUIRED', 'actor'],
   'an actor whose id is white space': [actor({ id: ' \t ' }), 'ACTOR_REQUIRED', 'actor'],
   'an actor whose id has 201 characters': [actor({ id: 'a'.repeat(201) }), 'TEXT_INVALID', 'actor.id'],

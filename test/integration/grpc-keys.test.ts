@@ -80,6 +80,22 @@ test('a pair key discloses its client id and secret, and is got by its client id
   expect(got.key).toEqual(key);
 });
 
+test('labels may have any name of the form, also those of the service’s own words', async () => {
+  await using service = await startServer();
+  for (const labels of [
+    new Map([['refused', 'x']]),
+    new Map([['refused', 'LABELS_INVALID']]),
+    new Map([
+      ['refused', 'NAME_TAKEN'],
+      ['field', 'labels'],
+      ['message', 'no'],
+    ]),
+    new Map([['constructor', 'x']]),
+  ]) {
+    expect((await create(service, { labels })).key.labels).toEqual(labels);
+  }
+});
+
 test('an expired key says so by the clock, and makes no event', async () => {
   await using service = await startServer();
   const { key } = await create(service, { expiration: { $case: 'ttl', value: { seconds: 60n, nanos: 0 } } });
@@ -268,7 +284,7 @@ test('a name that several keys have is refused as ambiguous', async () => {
 
 test('a reason that is not stated, or that a newer client knows, counts as OTHER', async () => {
   await using service = await startServer();
-  for (const reason of [RevocationReason.UNSPECIFIED, 77 as RevocationReason]) {
+  for (const reason of [RevocationReason.UNSPECIFIED, RevocationReason.UNRECOGNIZED]) {
     const { key } = await create(service);
     expect((await revokeKey(service, key, { reason })).key?.revocationReason).toBe(RevocationReason.OTHER);
   }

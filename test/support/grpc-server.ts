@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { type CallerGrant, type Callers, newCallerToken, parseCallers } from '../../src/config/callers.js';
+import type { TlsIdentity } from '../../src/config/load.js';
 import { type Actor, ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import { AuditServiceClient } from '../../src/gen/keyreeve/v1/audit_service.js';
 import {
@@ -68,6 +69,9 @@ export interface TestServer extends AsyncDisposable {
 
 export interface TestServerOptions {
   readonly callers?: Callers;
+  readonly tls?: TlsIdentity;
+  /** 0, and absent: any free one. */
+  readonly port?: number;
   /** What the server gets for its store. */
   readonly wrap?: (store: Store) => Store;
   readonly backlogExceeded?: () => boolean;
@@ -82,10 +86,12 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
   };
   const logged: string[] = [];
   const log = createLog('trace', { write: (line) => logged.push(line) });
+  const { callers, tls, port = 0 } = options;
+  const channel = tls ? credentials.createSsl(Buffer.from(tls.certificate)) : credentials.createInsecure();
   const open = async () => {
     const store = openSqliteStore({ dataDir: folder.path, source: SOURCE, clock, report: () => undefined });
     const server = await serve(
-      { listen: { host: '127.0.0.1', port: 0 }, ...(options.callers && { callers: options.callers }) },
+      { listen: { host: '127.0.0.1', port }, ...(callers && { callers }), ...(tls && { tls }) },
       {
         store: options.wrap?.(store) ?? store,
         keyspaces: new Map(KEYSPACES.map((keyspace) => [keyspace.name, keyspace])),
@@ -96,8 +102,8 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
       log,
     );
     const { address } = server;
-    const keys = new KeyServiceClient(address, credentials.createInsecure());
-    const audit = new AuditServiceClient(address, credentials.createInsecure());
+    const keys = new KeyServiceClient(address, channel);
+    const audit = new AuditServiceClient(address, channel);
     return { store, server, address, keys, audit };
   };
   let opened = await open();

@@ -1,0 +1,48 @@
+import type { Store } from '../../src/store/port.js';
+
+type StoreCall = Extract<keyof Store, string>;
+
+/** What a store does in the place of its work, for as long as a test wants it to. */
+export interface Breakage {
+  /** Called before each call of the store; what it throws, the store throws, and what it awaits holds the call up. */
+  before?: (call: StoreCall) => Promise<void>;
+}
+
+/** The store, with every call that the server makes going through the breakage first. */
+export function breakable(store: Store, breakage: Breakage): Store {
+  const through =
+    <Arguments extends unknown[], Answer>(name: StoreCall, call: (...given: Arguments) => Promise<Answer>) =>
+    async (...given: Arguments): Promise<Answer> => {
+      await breakage.before?.(name);
+      return call(...given);
+    };
+  return {
+    ...store,
+    change: async (load, rule, deadline) => {
+      await breakage.before?.('change');
+      return store.change(load, rule, deadline);
+    },
+    findByDigest: through('findByDigest', (...given) => store.findByDigest(...given)),
+    selectKeys: through('selectKeys', (...given) => store.selectKeys(...given)),
+    listKeys: through('listKeys', (...given) => store.listKeys(...given)),
+    countExpired: through('countExpired', (...given) => store.countExpired(...given)),
+    listEvents: through('listEvents', (...given) => store.listEvents(...given)),
+    ping: through('ping', (...given) => store.ping(...given)),
+  };
+}
+
+/** Holds up every call of the store but `ping`, until it is released. */
+export function holdUp(breakage: Breakage): { reached: Promise<void>; release: () => void } {
+  let release: () => void = () => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const reached = new Promise<void>((resolve) => {
+    breakage.before = (name) => {
+      if (name === 'ping') return Promise.resolve();
+      resolve();
+      return released;
+    };
+  });
+  return { reached, release };
+}
