@@ -24,8 +24,11 @@ import { openSqliteStore } from './store/sqlite/open.js';
 export class CannotStart extends Error {
   override readonly name = 'CannotStart';
 
-  constructor(readonly problems: readonly string[]) {
-    super(problems.join('\n'));
+  constructor(
+    readonly problems: readonly string[],
+    options?: ErrorOptions,
+  ) {
+    super(problems.join('\n'), options);
   }
 }
 
@@ -45,19 +48,18 @@ export async function run(env: Environment): Promise<void> {
   const stop = stopSignal();
 
   // Closed in reverse: the server drains, the relay publishes what is left, the store closes last.
-  await using store = await openStore(settings, clock, log);
-  await checkKeyspaces(store, keyspaces, clock);
-  await using relay = await startRelay({
-    outbox: store.outbox,
-    sink: await openSink(settings, log),
-    backlogMax: settings.auditBacklogMax,
-    clock,
-    log,
-  });
-  await using server = await serve(
-    { listen: settings.listen, ...(tls && { tls }), ...(callers && { callers }) },
-    { store, keyspaces, clock, random: systemRandom, backlogExceeded: () => relay.backlogExceeded() },
-    log,
+  await using store = await opened(() => openStore(settings, clock, log));
+  await opened(() => checkKeyspaces(store, keyspaces, clock));
+  const sink = await opened(() => openSink(settings, log));
+  const backlogMax = settings.auditBacklogMax;
+  await using relay = await startRelay({ outbox: store.outbox, sink, backlogMax, clock, log });
+  const backlogExceeded = () => relay.backlogExceeded();
+  await using server = await opened(() =>
+    serve(
+      { listen: settings.listen, ...(tls && { tls }), ...(callers && { callers }) },
+      { store, keyspaces, clock, random: systemRandom, backlogExceeded },
+      log,
+    ),
   );
   if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
@@ -70,28 +72,20 @@ async function openStore({ store, installation }: Settings, clock: Clock, log: L
     clock,
     report: (done: string) => log.info({ done }, 'store prepared'),
   };
-  try {
-    switch (store.kind) {
-      case 'sqlite':
-        return openSqliteStore({ dataDir: store.dataDir, ...options });
-      case 'mongodb':
-        return await openMongoStore({ uri: store.uri, ...options });
-    }
-  } catch (error) {
-    throw cannotStart(error);
+  switch (store.kind) {
+    case 'sqlite':
+      return openSqliteStore({ dataDir: store.dataDir, ...options });
+    case 'mongodb':
+      return openMongoStore({ uri: store.uri, ...options });
   }
 }
 
 async function openSink({ auditSink }: Settings, log: Log): Promise<AuditSink> {
-  try {
-    switch (auditSink.kind) {
-      case 'file':
-        return await openFileSink(join(auditSink.dataDir, AUDIT_FILE), log);
-      case 'kafka':
-        return await openKafkaSink(auditSink, log);
-    }
-  } catch (error) {
-    throw cannotStart(error);
+  switch (auditSink.kind) {
+    case 'file':
+      return openFileSink(join(auditSink.dataDir, AUDIT_FILE), log);
+    case 'kafka':
+      return openKafkaSink(auditSink, log);
   }
 }
 
@@ -102,8 +96,14 @@ async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keysp
   await store.rememberKeyspaces([...keyspaces.values()].map(factsOf), deadline);
 }
 
-function cannotStart(error: unknown): CannotStart {
-  return new CannotStart([error instanceof Error ? error.message : String(error)]);
+/** @throws CannotStart for whatever stands in the way */
+async function opened<T>(open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (error instanceof CannotStart) throw error;
+    throw new CannotStart([error instanceof Error ? error.message : String(error)], { cause: error });
+  }
 }
 
 async function stopSignal(): Promise<string> {

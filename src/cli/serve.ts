@@ -20,7 +20,9 @@ export function addServe(program: Command, { env }: Terminal): void {
         await run(env);
       } catch (error) {
         if (!(error instanceof CannotStart)) throw error;
-        throw new UsageFault(`the service cannot start\n${error.problems.join('\n')}`, { cause: error });
+        // A line for each problem, so that they can be counted and searched.
+        const lines = error.problems.map((problem) => `cannot start: ${problem}`);
+        throw new UsageFault(lines.join('\nkeyreeve: '), { cause: error });
       }
     });
 }

@@ -131,7 +131,6 @@ const COMMAND_VARIABLES = [
   'KEYREEVE_TOKEN',
   'KEYREEVE_TOKEN_FILE',
   'KEYREEVE_CA_CERT',
-  'KEYREEVE_INSECURE',
 ];
 const OWN = 'KEYREEVE_';
 const KNOWN_VARIABLES = [...Object.keys(variablesSchema.shape), ...COMMAND_VARIABLES];
