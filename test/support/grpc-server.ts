@@ -204,9 +204,10 @@ export async function toldBy(answer: Promise<unknown>): Promise<Told> {
   return toTold(await errorOf(answer));
 }
 
-export function toTold({ code, metadata }: Pick<ServiceError, 'code' | 'metadata'>): Told {
+export function toTold({ code, metadata }: { code: number; metadata: Metadata }): Told {
   const [bytes] = metadata.get('grpc-status-details-bin');
-  if (!(bytes instanceof Buffer)) return { code: status[code] };
+  const name = status[code] ?? String(code);
+  if (!(bytes instanceof Buffer)) return { code: name };
   const { details } = Status.decode(bytes);
   const one = <T>(type: string, decode: (value: Uint8Array) => T): T | undefined => {
     const found = details.find(({ typeUrl }) => typeUrl === `type.googleapis.com/google.rpc.${type}`);
@@ -217,7 +218,7 @@ export function toTold({ code, metadata }: Pick<ServiceError, 'code' | 'metadata
   const quota = one('QuotaFailure', (value) => QuotaFailure.decode(value));
   const retry = one('RetryInfo', (value) => RetryInfo.decode(value));
   return {
-    code: status[code],
+    code: name,
     ...(info && { reason: info.reason, domain: info.domain, metadata: Object.fromEntries(info.metadata) }),
     ...(badRequest && { fields: badRequest.fieldViolations.map(({ field }) => field) }),
     ...(quota && { quota: quota.violations.map(({ subject }) => subject) }),
