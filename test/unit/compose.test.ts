@@ -6,7 +6,7 @@ import { parse } from 'yaml';
 
 import { parseSettings } from '../../src/config/settings.js';
 import { brokerSettings } from '../support/kafka.js';
-import { replicaSetName, replicaSetSettings } from '../support/mongod.js';
+import { mongodArguments, replicaSetName, replicaSetSettings } from '../support/mongod.js';
 
 interface Compose {
   services: Record<
@@ -27,7 +27,13 @@ test('the broker of docker-compose.yml has the settings that the tests’ own ha
 });
 
 test('the replica set of docker-compose.yml has the name and the election settings that the tests’ own has', () => {
-  expect(services.mongodb.command).toContain(replicaSetName);
+  expect(services.mongodb.command).toEqual([
+    'mongod',
+    '--replSet',
+    replicaSetName,
+    '--bind_ip_all',
+    ...mongodArguments,
+  ]);
   const initiate = services.mongodb.healthcheck.test.join(' ');
   expect(initiate).toContain(`_id: '${replicaSetName}'`);
   for (const [name, value] of Object.entries(replicaSetSettings)) expect(initiate).toContain(`${name}: ${value}`);

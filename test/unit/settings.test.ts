@@ -185,7 +185,7 @@ describe('a variable that nothing reads', () => {
   });
 
   test("is none of the command's own or the tests' variables", () => {
-    const names = ['SERVER', 'TOKEN', 'TOKEN_FILE', 'CA_CERT', 'INSECURE', 'TEST_MONGODB_URI', 'TEST_KAFKA_BROKERS'];
+    const names = ['SERVER', 'TOKEN', 'TOKEN_FILE', 'CA_CERT', 'TEST_MONGODB_URI', 'TEST_KAFKA_BROKERS'];
     const env = Object.fromEntries(names.map((name) => [`KEYREEVE_${name}`, 'x']));
     expect(settingsOf(env).warnings).toEqual([]);
   });
