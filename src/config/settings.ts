@@ -126,12 +126,7 @@ const environmentSchema = variablesSchema.check(across(judgeTlsPair), across(jud
 // Wherever it was put, a URI with a user may hold a password.
 const hides: Hides = (name, value) => SECRET_VARIABLES.has(name) || (typeof value === 'string' && value.includes('@'));
 const SECRET_VARIABLES = new Set(['KEYREEVE_MONGODB_URI', 'KEYREEVE_PEPPERS']);
-const COMMAND_VARIABLES = [
-  'KEYREEVE_SERVER',
-  'KEYREEVE_TOKEN',
-  'KEYREEVE_TOKEN_FILE',
-  'KEYREEVE_CA_CERT',
-];
+const COMMAND_VARIABLES = ['KEYREEVE_SERVER', 'KEYREEVE_TOKEN', 'KEYREEVE_TOKEN_FILE', 'KEYREEVE_CA_CERT'];
 const OWN = 'KEYREEVE_';
 const KNOWN_VARIABLES = [...Object.keys(variablesSchema.shape), ...COMMAND_VARIABLES];
 const KNOWN_NAMES = KNOWN_VARIABLES.map((name) => name.slice(OWN.length));
