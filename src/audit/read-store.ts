@@ -20,17 +20,25 @@ const PAGE_MS = 10_000;
 export async function* readStore(store: EventStore, clock: Clock): AsyncGenerator<Entry> {
   for await (const organization of store.organizations()) {
     const path = organizationPath(organization);
-    for (let afterSequence = 0; ;) {
-      const query = { types: [], afterSequence, limit: PAGE_EVENTS };
-      const { events } = await store.listEvents(organization, query, Deadline.after(PAGE_MS, clock));
-      for (const { cloudEvent, sequence, hash, eventId, keyId } of events) {
-        const claims = { organization: path, sequence, hash, eventId, keyId };
-        yield { text: cloudEvent, position: `${path} event ${sequence}`, claims };
-      }
-      const last = events.at(-1);
-      if (!last) break;
-      afterSequence = last.sequence;
+    for await (const { cloudEvent, sequence, hash, eventId, keyId } of eventsOf(store, organization, clock)) {
+      const claims = { organization: path, sequence, hash, eventId, keyId };
+      yield { text: cloudEvent, position: `${path} event ${sequence}`, claims };
     }
+  }
+}
+
+async function* eventsOf(store: EventStore, organization: OrganizationRef, clock: Clock): AsyncGenerator<AuditEvent> {
+  // Each page begins with the last sequence of the one before: a second event of that sequence must not go unread.
+  let afterSequence = 0;
+  let known = 0;
+  for (;;) {
+    const query = { types: [], afterSequence, limit: known + PAGE_EVENTS };
+    const { events } = await store.listEvents(organization, query, Deadline.after(PAGE_MS, clock));
+    yield* events.slice(known);
+    const last = events.at(-1);
+    if (!last || events.length < query.limit) return;
+    afterSequence = last.sequence - 1;
+    known = events.filter(({ sequence }) => sequence === last.sequence).length;
   }
 }
 

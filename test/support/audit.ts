@@ -58,7 +58,7 @@ export function rewrite(event: AuditEvent, change: (envelope: CloudEvent) => voi
   change(envelope);
   const hash = hashOf(envelope);
   envelope.data.hash = hash;
-  return { ...event, hash, cloudEvent: canonicalJson(envelope) };
+  return { ...event, eventId: envelope.id, hash, cloudEvent: canonicalJson(envelope) };
 }
 
 /** The event with its content changed and its hash left as it was. */

@@ -1,0 +1,233 @@
+/** What somebody does to the events is found wherever they lie: in the file, in the topic, in both stores. */
+import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import Database from 'libsql';
+import { Long, MongoClient } from 'mongodb';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+
+import { openKafkaSink, partitionOf } from '../../src/audit/kafka-sink.js';
+import { readAuditFile } from '../../src/audit/read-file.js';
+import { readHeads, readStore } from '../../src/audit/read-store.js';
+import { readTopic } from '../../src/audit/read-topic.js';
+import { type Verdict, verifyChain } from '../../src/audit/verify-chain.js';
+import { systemClock } from '../../src/keys/clock.js';
+import type { AuditEvent } from '../../src/keys/event.js';
+import { organizationPath, type OrganizationRef } from '../../src/keys/organization.js';
+import { toEventRow as toMongoRow } from '../../src/store/mongodb/rows.js';
+import type { Store } from '../../src/store/port.js';
+import { toEventRow as toSqliteRow } from '../../src/store/sqlite/rows.js';
+import { edit, rewrite, silentLog } from '../support/audit.js';
+import { acme, aMutation, SOURCE } from '../support/domain.js';
+import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
+import { inOwnDatabase } from '../support/mongodb-store.js';
+import { openStoreAt, type StorePlace } from '../support/open-store.js';
+import { create, eventsOf, organizationsOf, revoke } from '../support/store-calls.js';
+
+/** An event in a place: in a store the row of a sequence, elsewhere the next line or message. */
+interface Laid {
+  readonly slot: number;
+  readonly event: AuditEvent;
+}
+
+const PATH = 'shop/acme';
+
+const damages: [string, (events: readonly Laid[]) => Laid[], { kind: string; sequence?: number }][] = [
+  ['altered', replacing(3, (event) => edit(event, '"ada"', '"eve"')), { kind: 'altered', sequence: 3 }],
+  [
+    'altered with a hash that fits',
+    replacing(3, (event) => rewrite(event, ({ data }) => (data.actor.id = 'eve'))),
+    { kind: 'fork', sequence: 4 },
+  ],
+  ['dropped from the middle', dropping(3), { kind: 'gap', sequence: 4 }],
+  ['dropped from the start', dropping(1, 2), { kind: 'gap', sequence: 3 }],
+  ['dropped from the end', dropping(5, 6), { kind: 'tail', sequence: 5 }],
+  ['dropped altogether', () => [], { kind: 'tail', sequence: 1 }],
+  ['swapped', swapping(2, 3), { kind: 'order' }],
+  [
+    'forked',
+    adding(3, (event) =>
+      rewrite(event, (envelope) => {
+        envelope.id = `${envelope.id.slice(0, -1)}${envelope.id.endsWith('0') ? '1' : '0'}`;
+        envelope.data.actor.id = 'eve';
+      }),
+    ),
+    { kind: 'fork', sequence: 3 },
+  ],
+];
+
+let folder: GuardedFolder;
+beforeAll(async () => {
+  folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-audit-sources-'));
+});
+afterAll(() => folder[Symbol.asyncDispose]());
+
+describe.each(['file', 'topic', 'sqlite', 'mongodb'] as const)('in the %s', (where) => {
+  test('whole events are found whole', async () => {
+    const verdict = await damageAndVerify(where, (events) => [...events]);
+    expect(verdict).toMatchObject({ organizations: 2, events: 8, repeats: 0, faultCount: 0 });
+  });
+
+  test.each(damages)('an event %s is found and named', async (_, damage, fault) => {
+    const { faults } = await damageAndVerify(where, damage);
+    expect(faults[0]).toMatchObject({ organization: PATH, ...fault });
+  });
+});
+
+test.each(['file', 'topic'] as const)('an exact repeat in the %s is counted', async (where) => {
+  const repeating = (events: readonly Laid[]) => [...events.slice(0, 4), ...events.slice(2)];
+  expect(await damageAndVerify(where, repeating)).toMatchObject({ repeats: 2, faultCount: 0 });
+});
+
+test('an exact repeat in a store is a fault', async () => {
+  const { faults } = await damageAndVerify(
+    'sqlite',
+    adding(3, (event) => event),
+  );
+  expect(faults).toMatchObject([{ kind: 'repeat', organization: PATH, sequence: 3 }]);
+});
+
+test('in a store, a second event of a sequence is found wherever a page ends', async () => {
+  const chain = Array.from({ length: 1200 }, (_, at) => ({ sequence: at + 1 }) as AuditEvent);
+  const organizations = async function* () {
+    yield await Promise.resolve(acme as never);
+  };
+  for (const doubled of [1, 499, 500, 501, 999, 1000, 1001, 1200]) {
+    const rows = chain.flatMap((event) => (event.sequence === doubled ? [event, event] : [event]));
+    const listEvents: Store['listEvents'] = (_organization, { afterSequence, limit }) => {
+      const events = rows.filter(({ sequence }) => sequence > afterSequence).slice(0, limit);
+      return Promise.resolve({ events, head: { sequence: 0, hash: '' } });
+    };
+    const read = [];
+    for await (const { claims } of readStore({ organizations, listEvents }, systemClock)) read.push(claims?.sequence);
+    expect(read).toEqual(rows.map(({ sequence }) => sequence));
+  }
+});
+
+/** Makes two organizations' events in a real store, lays the first one's out as damaged, and verifies what lies there. */
+async function damageAndVerify(
+  where: 'file' | 'topic' | 'sqlite' | 'mongodb',
+  damage: (events: readonly Laid[]) => Laid[],
+): Promise<Verdict> {
+  const place = placeOf(where);
+  const chains = await makeEvents(place);
+  const heads = await withStore(place, readHeads);
+  const laid = chains.map((chain) => {
+    const whole = chain.map((event) => ({ slot: event.sequence, event }));
+    return organizationPath(chain[0] ?? acme) === PATH ? damage(whole) : whole;
+  });
+  const options = { source: SOURCE, heads, repeats: 'counted' as const };
+  const events = laid.flat().map(({ event }) => event);
+  switch (where) {
+    case 'file': {
+      const path = join(folder.path, `${randomUUID()}.jsonl`);
+      await writeFile(path, events.map(({ cloudEvent }) => `${cloudEvent}\n`).join(''));
+      return verifyChain(readAuditFile(path), options);
+    }
+    case 'topic': {
+      const settings = { brokers: inject('kafkaBrokers'), topic: `audit-${randomUUID()}`, allowSingleBroker: true };
+      await using sink = await openKafkaSink(settings, silentLog);
+      for (const chain of laid) {
+        const [first] = chain;
+        if (first)
+          await sink.publish(
+            partitionOf(first.event),
+            chain.map(({ event }) => event),
+            10_000,
+          );
+      }
+      return await verifyChain(readTopic(settings, silentLog), options);
+    }
+    case 'sqlite':
+    case 'mongodb':
+      if (place.engine === 'sqlite') layInSqlite(place.dataDir, laid.flat());
+      return await withStore(place, async (store) => {
+        // MongoDB's indexes come back when a store is opened, and cannot where there are two events of a sequence.
+        if (place.engine === 'mongodb') await layInMongodb(place.uri, laid.flat());
+        const headsAfter = () => readHeads(store);
+        return verifyChain(readStore(store, systemClock), { ...options, repeats: 'fault', headsAfter });
+      });
+  }
+}
+
+function placeOf(where: string): StorePlace {
+  if (where === 'mongodb') return { engine: 'mongodb', uri: inOwnDatabase(inject('mongodbUri')) };
+  return { engine: 'sqlite', dataDir: join(folder.path, randomUUID()) };
+}
+
+async function withStore<T>(place: StorePlace, use: (store: Store) => Promise<T>): Promise<T> {
+  await using store = await openStoreAt(place);
+  return await use(store);
+}
+
+function makeEvents(place: StorePlace): Promise<AuditEvent[][]> {
+  return withStore(place, async (store) => {
+    await makeChanges(store, acme, 3);
+    await makeChanges(store, { ...acme, organizationId: 'other' }, 1);
+    return Promise.all((await organizationsOf(store)).map((organization) => eventsOf(store, organization)));
+  });
+}
+
+async function makeChanges(store: Store, organization: OrganizationRef, keys: number): Promise<void> {
+  for (let made = 0; made < keys; made += 1) {
+    await revoke(store, await create(store, { ask: { mutation: aMutation({ organization }) } }));
+  }
+}
+
+/** Writes the rows past the store, as somebody does who has its file; MongoDB's likewise. */
+function layInSqlite(dataDir: string, laid: readonly Laid[]): void {
+  const database = new Database(join(dataDir, 'keyreeve.db'));
+  try {
+    // A table without the key that forbids two events of one sequence.
+    database.exec('CREATE TABLE laid AS SELECT * FROM events WHERE false');
+    database.exec('DROP TABLE events; ALTER TABLE laid RENAME TO events');
+    for (const { slot, event } of laid) {
+      const row = { ...toSqliteRow(event), sequence: slot, published: 1 };
+      const names = Object.keys(row);
+      const values = names.map((name) => `:${name}`);
+      database.prepare(`INSERT INTO events (${names.join()}) VALUES (${values.join()})`).run(row);
+    }
+  } finally {
+    database.close();
+  }
+}
+
+async function layInMongodb(uri: string, laid: readonly Laid[]): Promise<void> {
+  const client = new MongoClient(uri);
+  try {
+    const events = client.db().collection<{ _id: string }>('events');
+    await events.deleteMany({});
+    await events.dropIndexes();
+    const rows = laid.map(({ slot, event }) => {
+      const row = toMongoRow(event);
+      return { ...row, _id: (JSON.parse(event.cloudEvent) as { id: string }).id, sequence: Long.fromNumber(slot) };
+    });
+    if (rows.length > 0) await events.insertMany(rows);
+  } finally {
+    await client.close();
+  }
+}
+
+function replacing(sequence: number, change: (event: AuditEvent) => AuditEvent) {
+  return (events: readonly Laid[]) =>
+    events.map(({ slot, event }) => ({ slot, event: slot === sequence ? change(event) : event }));
+}
+
+function dropping(...sequences: readonly number[]) {
+  return (events: readonly Laid[]) => events.filter(({ slot }) => !sequences.includes(slot));
+}
+
+/** The two events lie in each other's places. */
+function swapping(one: number, two: number) {
+  return (events: readonly Laid[]) => {
+    const at = (slot: number) => (slot === one ? two : slot === two ? one : slot);
+    return events.map((laid) => ({ ...(events[at(laid.slot) - 1] ?? laid), slot: laid.slot }));
+  };
+}
+
+/** A further event behind this one, in the place of the same sequence. */
+function adding(sequence: number, change: (event: AuditEvent) => AuditEvent) {
+  return (events: readonly Laid[]) =>
+    events.flatMap((laid) => (laid.slot === sequence ? [laid, { ...laid, event: change(laid.event) }] : [laid]));
+}
