@@ -56,8 +56,20 @@ export interface VerifyOptions {
   readonly onProgress?: (progress: { readonly events: number; readonly share?: number }) => void;
 }
 
-export type FaultKind =
-  'unreadable' | 'altered' | 'foreign' | 'misplaced' | 'gap' | 'order' | 'fork' | 'repeat' | 'tail' | 'ahead';
+export const FAULT_KINDS = [
+  'gap',
+  'tail',
+  'altered',
+  'fork',
+  'order',
+  'repeat',
+  'misplaced',
+  'foreign',
+  'unreadable',
+  'ahead',
+] as const;
+/** `docs/audit.md` says what each means. */
+export type FaultKind = (typeof FAULT_KINDS)[number];
 
 export interface Fault {
   readonly kind: FaultKind;
