@@ -1,0 +1,59 @@
+import { status } from '@grpc/grpc-js';
+import { expect, test } from 'vitest';
+
+import { Refused, REASON_CODES, ShuttingDown, toErrorAnswer, Unwanted } from '../../src/grpc/errors.js';
+import { type ArgumentReason, ARGUMENT_REASONS, type Refusal } from '../../src/keys/refusal.js';
+import { StoreFault } from '../../src/store/faults.js';
+import { toTold } from '../support/grpc-server.js';
+
+const toldBy = (error: unknown) => toTold(toErrorAnswer(error));
+
+const refusals: Record<Exclude<Refusal['refused'], ArgumentReason>, Refusal> = {
+  KEYSPACE_NOT_FOUND: { refused: 'KEYSPACE_NOT_FOUND' },
+  KEY_NOT_FOUND: { refused: 'KEY_NOT_FOUND' },
+  NAME_TAKEN: { refused: 'NAME_TAKEN' },
+  NAME_AMBIGUOUS: { refused: 'NAME_AMBIGUOUS' },
+  KEY_LIMIT_REACHED: { refused: 'KEY_LIMIT_REACHED', limit: 3, plan: 'free' },
+  REQUEST_ID_REUSED: { refused: 'REQUEST_ID_REUSED' },
+  AUDIT_BACKLOG: { refused: 'AUDIT_BACKLOG' },
+  CALLER_UNKNOWN: { refused: 'CALLER_UNKNOWN' },
+  CALLER_NOT_ALLOWED: { refused: 'CALLER_NOT_ALLOWED' },
+  ACTOR_NOT_ALLOWED: { refused: 'ACTOR_NOT_ALLOWED', message: 'SYSTEM is the service itself' },
+};
+
+test.for(Object.values(refusals))('$refused carries its reason, its domain and a sentence for people', (refusal) => {
+  const answer = toErrorAnswer(new Refused(refusal));
+  expect(answer).toMatchObject({ code: REASON_CODES[refusal.refused], reason: refusal.refused, isFault: false });
+  expect(answer.details).toMatch(/^\S.{20,}$/);
+  expect(toTold(answer)).toMatchObject({ reason: refusal.refused, domain: 'keyreeve' });
+});
+
+test.for(ARGUMENT_REASONS)('%s names the field at fault', (refused) => {
+  const answer = toErrorAnswer(new Refused({ refused, field: 'actor.id', message: 'actor.id must be short' }));
+  expect(toTold(answer)).toMatchObject({ code: 'INVALID_ARGUMENT', reason: refused, fields: ['actor.id'] });
+  expect(answer.details).toBe('actor.id must be short');
+});
+
+test('every UNAVAILABLE says when to try again, and nothing else does', () => {
+  const errors = [
+    ...Object.values(refusals).map((refusal) => new Refused(refusal)),
+    new StoreFault('unavailable', 'away'),
+    new StoreFault('contention', 'busy'),
+    new ShuttingDown(),
+    new Unwanted('CANCELLED'),
+    new Error('unforeseen'),
+  ];
+  for (const error of errors) {
+    const { code, retrySeconds } = toldBy(error);
+    expect(retrySeconds !== undefined).toBe(code === 'UNAVAILABLE');
+  }
+  expect(Object.values(REASON_CODES).filter((code) => code === status.UNAVAILABLE)).toHaveLength(3);
+});
+
+test('what nobody foresaw reaches no client', () => {
+  for (const thrown of [new Error('SECRET'), 'SECRET', undefined, null, { refused: 'SECRET' }]) {
+    const { code, details, metadata, isFault } = toErrorAnswer(thrown);
+    expect({ code, details, isFault }).toEqual({ code: status.INTERNAL, details: 'internal error', isFault: true });
+    expect(metadata.getMap()).toEqual({});
+  }
+});
