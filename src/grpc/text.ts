@@ -1,7 +1,5 @@
-import { type ArgumentRefusal, refuseArgument } from '../keys/refusal.js';
-
-// The protobuf runtime puts it, silently, in the place of bytes that are not UTF-8.
-const REPLACEMENT = '\ufffd';
+import { notUtf8, REPLACEMENT } from '../keys/fields.js';
+import type { ArgumentRefusal } from '../keys/refusal.js';
 
 /**
  * Refuses a request that holds text which is not UTF-8, wherever it is: stored or compared, it would not be the text
@@ -9,8 +7,7 @@ const REPLACEMENT = '\ufffd';
  */
 export function checkText(request: object): ArgumentRefusal | undefined {
   const field = findReplacement(request, '');
-  if (field === undefined) return undefined;
-  return refuseArgument('TEXT_INVALID', field, `${field} must be valid UTF-8 without U+FFFD`);
+  return field === undefined ? undefined : notUtf8(field);
 }
 
 /** The path of the first text at fault, in the proto's names. Keys of maps are text too, and are not repeated. */

@@ -1,4 +1,4 @@
-import type { Change, OrganizationState } from './change.js';
+import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { NewCredential } from './credential.js';
 import type { Mutation } from './event.js';
 import { type Key, stateOf } from './key.js';
@@ -47,7 +47,7 @@ export function createKey(
   // First of all: a repeat must not be judged by what has changed since, such as an expiry that has passed by now.
   const before = repeated(state, ask.mutation);
   if (isRefusal(before)) return before;
-  if (before?.[0]) return { answer: { key: before[0], replayed: true }, put: [], events: [] };
+  if (before?.[0]) return unchanged({ key: before[0], replayed: true });
 
   const name = nameFor(ask.name, keyspace);
   if (isRefusal(name)) return name;

@@ -5,9 +5,9 @@
 import { type ArgumentReason, type ArgumentRefusal, refuseArgument } from './refusal.js';
 
 export const NAME_LENGTH_MAX = 200;
-export const SCOPES_MAX = 50;
+const SCOPES_MAX = 50;
 export const SCOPES_BYTES_MAX = 3000;
-export const LABELS_MAX = 32;
+const LABELS_MAX = 32;
 export const LABELS_BYTES_MAX = 3000;
 export const ACTOR_ID_LENGTH_MAX = 200;
 export const REASON_DETAIL_LENGTH_MAX = 500;
@@ -17,8 +17,8 @@ const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 const SCOPE = /^[A-Za-z0-9._:/*-]{1,100}$/;
 const LABEL_KEY = /^[a-z0-9][a-z0-9._/-]{0,62}$/;
 const CONTROL = /\p{Cc}/u;
-// The protobuf runtime turns bytes that are not UTF-8 into this character silently, so text that holds it is refused.
-const REPLACEMENT = '\ufffd';
+/** The protobuf runtime puts it, silently, in the place of bytes that are not UTF-8: text that holds it is refused. */
+export const REPLACEMENT = '\ufffd';
 
 export function parseOrganizationId(text: string): string | ArgumentRefusal {
   if (ORGANIZATION_ID.test(text)) return text;
@@ -109,7 +109,7 @@ export function parseText(
   return trimmed;
 }
 
-function notUtf8(field: string): ArgumentRefusal {
+export function notUtf8(field: string): ArgumentRefusal {
   return refuseArgument('TEXT_INVALID', field, `${field} must be valid UTF-8 without U+FFFD`);
 }
 

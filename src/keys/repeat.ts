@@ -6,6 +6,9 @@ import type { Mutation } from './event.js';
 import type { Key } from './key.js';
 import type { Refusal } from './refusal.js';
 
+/** A repeat is promised to be recognised for 24 h; twice that allows for a clock that was set. */
+export const REQUEST_KEPT_MS = 48 * 60 * 60 * 1000;
+
 /**
  * What makes two requests the same: SHA-256 over the canonical JSON of the normalized request. The actor is part of it,
  * its permissions are not: those may differ between a request and its repeat.

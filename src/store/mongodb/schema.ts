@@ -9,15 +9,13 @@ import {
 } from 'mongodb';
 
 import type { Deadline } from '../../keys/clock.js';
+import { REQUEST_KEPT_MS } from '../../keys/repeat.js';
 import type { Connection } from './connection.js';
 import type { EventRow, KeyRow, KeyspaceRow, LeadershipRow, OrganizationRow, RequestRow, SchemaRow } from './rows.js';
 import { isSchemaRace } from './trouble.js';
 
 /** What this release knows; one more with each change that an older release could not live with. */
 const VERSION = 1;
-
-// A repeat is promised to be recognised for 24 h; twice that allows for a clock that was set.
-const REQUEST_KEPT_SECONDS = 48 * 60 * 60;
 
 interface Index extends CreateIndexesOptions {
   key: Record<string, 1 | -1>;
@@ -177,7 +175,7 @@ const PLANS: CollectionPlan[] = [
   {
     name: 'requests',
     validator: fields({ _id: 'object', hash: 'string', key_ids: 'array', create_time: 'date' }),
-    indexes: [{ name: 'age', key: { create_time: 1 }, expireAfterSeconds: REQUEST_KEPT_SECONDS }],
+    indexes: [{ name: 'age', key: { create_time: 1 }, expireAfterSeconds: REQUEST_KEPT_MS / 1000 }],
   },
   {
     name: 'keyspaces',

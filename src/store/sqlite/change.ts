@@ -1,12 +1,11 @@
 import { type Change, type Commit, type Load, type Rule, isEmpty, toCommit } from '../../keys/change.js';
 import type { Clock } from '../../keys/clock.js';
 import { type Refusal, isRefusal } from '../../keys/refusal.js';
+import { REQUEST_KEPT_MS } from '../../keys/repeat.js';
 import type { Connection } from './connection.js';
 import type { Reads } from './read.js';
 import { toEventRow, toKeyRow, toOrganizationRow } from './rows.js';
 
-// A repeat is promised to be recognised for 24 h; twice that allows for a clock that was set.
-const REQUEST_KEPT_MS = 48 * 60 * 60 * 1000;
 // More than the one that a change adds, so that they cannot pile up, and few enough not to be felt.
 const REQUESTS_FORGOTTEN_MAX = 16;
 
