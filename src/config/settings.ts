@@ -43,7 +43,7 @@ export interface Address {
   readonly port: number;
 }
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** @returns the settings, or all that is wrong, doubtful variables included: one of them may be the reason */

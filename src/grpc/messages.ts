@@ -55,7 +55,7 @@ export function toEnforcementMessage(now: Date, cacheTtlMs: number): Enforcement
   };
 }
 
-export function toTimestamp(time: Date): Timestamp {
+function toTimestamp(time: Date): Timestamp {
   const ms = time.getTime();
   const seconds = Math.floor(ms / 1000);
   return { seconds: BigInt(seconds), nanos: (ms - seconds * 1000) * 1_000_000 };

@@ -12,7 +12,7 @@ import type { CredentialForm, Keyspace } from './keyspace.js';
 import { Secret } from './secret.js';
 
 /** Enough for every form and for legacy tokens; longer text is noise. */
-export const TOKEN_BYTES_MAX = 512;
+const TOKEN_BYTES_MAX = 512;
 
 const CHECKSUM_LENGTH = 6;
 const SHOWN_LENGTH = 4;

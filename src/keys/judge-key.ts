@@ -1,18 +1,15 @@
-import type { Key } from './key.js';
-import { stateOf } from './key.js';
+import { type Key, stateOf } from './key.js';
 
 /** The outcome of a verification. Of those that hold, the earliest in this list is answered, `VALID` aside. */
-export const DECISIONS = [
-  'VALID',
-  'MALFORMED',
-  'NOT_FOUND',
-  'WRONG_ORGANIZATION',
-  'REVOKED',
-  'DISABLED',
-  'EXPIRED',
-  'INSUFFICIENT_SCOPE',
-] as const;
-export type Decision = (typeof DECISIONS)[number];
+export type Decision =
+  | 'VALID'
+  | 'MALFORMED'
+  | 'NOT_FOUND'
+  | 'WRONG_ORGANIZATION'
+  | 'REVOKED'
+  | 'DISABLED'
+  | 'EXPIRED'
+  | 'INSUFFICIENT_SCOPE';
 
 export interface VerificationTerms {
   /** Absent: the key of any organization will do. */

@@ -74,7 +74,7 @@ export interface HttpRules {
 export function planOf(keyspace: Keyspace, organization: { readonly plan?: string }): Plan {
   const name = organization.plan ?? keyspace.defaultPlan;
   const plan = keyspace.plans.get(name);
-  // The start refuses a file that lacks a stored plan, and parsing one whose default plan is missing.
+  // A file whose default plan is missing is refused, and no call gives an organization another.
   if (!plan) throw new Error(`keyspace ${keyspace.name} has no plan ${name}`);
   return plan;
 }

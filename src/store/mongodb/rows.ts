@@ -269,7 +269,7 @@ export function fromKeyspaceRow(row: KeyspaceRow): KeyspaceFacts {
   };
 }
 
-export function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {
+function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {
   return { keyspace, organizationId };
 }
 
