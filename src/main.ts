@@ -12,6 +12,7 @@ import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
 import { serve } from './grpc/server.js';
 import { systemRandom } from './keys/base62.js';
+import { sourceOf } from './keys/chain.js';
 import { type Clock, Deadline, systemClock } from './keys/clock.js';
 import { contradictions, factsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
@@ -68,7 +69,7 @@ export async function run(env: Environment): Promise<void> {
 
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
   const options = {
-    source: `urn:keyreeve:${installation}`,
+    source: sourceOf(installation),
     clock,
     report: (done: string) => log.info({ done }, 'store prepared'),
   };

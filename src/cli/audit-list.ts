@@ -3,13 +3,14 @@ import { z } from 'zod';
 
 import type { AuditEvent } from '../gen/keyreeve/v1/audit_event.js';
 import { AuditServiceService } from '../gen/keyreeve/v1/audit_service.js';
+import { organizationPath } from '../keys/organization.js';
 import { anyText, parseCount, parsedOption, parseSequence, repeatedOption } from './arguments.js';
 import { ServiceClient } from './client.js';
 import { example } from './command.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
 import { exitCodes } from './exit-codes.js';
 import { CommandFault } from './faults.js';
-import { formatOrganization, type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
+import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
 import { collectPages } from './pages.js';
 import { printableJson } from './printable.js';
 import { toTable } from './table.js';
@@ -62,7 +63,7 @@ async function listEvents(options: Options, terminal: Terminal): Promise<void> {
     },
   );
   const envelopes = events.map(readEnvelope);
-  const nothing = `No audit events of ${formatOrganization(filter)} to show.`;
+  const nothing = `No audit events of ${organizationPath(filter)} to show.`;
   const described = envelopes.length > 0 ? describe(envelopes) : nothing;
   await print(terminal, options.json ? printableJson(envelopes) : described);
 }

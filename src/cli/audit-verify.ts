@@ -1,30 +1,14 @@
 import { type Command, Option } from 'commander';
 
-import type { Place } from '../audit/verify-chain.js';
 import { parseOrganizationId } from '../keys/fields.js';
-import type { OrganizationRef } from '../keys/organization.js';
 import { isRefusal } from '../keys/refusal.js';
 import { oneOf, parsedOption, repeatedOption } from './arguments.js';
 import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions } from './connection.js';
+import { addConnectionOptions } from './connection.js';
 import type { ExitCode } from './exit-codes.js';
 import { UsageFault } from './faults.js';
 import type { Terminal } from './terminal.js';
-
-export type VerifyAuditOptions = ConnectionOptions & {
-  readonly file?: string;
-  readonly topic?: boolean;
-  readonly store?: boolean;
-  readonly against?: 'store' | 'service' | 'none';
-  readonly anchor?: readonly Anchor[];
-  readonly installation?: string;
-  readonly json?: boolean;
-};
-
-export interface Anchor {
-  readonly organization: OrganizationRef;
-  readonly place: Place;
-}
+import type { Anchor, VerifyAuditOptions } from './verify-audit.js';
 
 export function addAuditVerify(audit: Command, terminal: Terminal, end: (code: ExitCode) => void): void {
   const command = audit

@@ -2,8 +2,8 @@
 import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
 import type { Actor } from '../gen/keyreeve/v1/actor.js';
 import { type Key, RevocationReason } from '../gen/keyreeve/v1/key.js';
+import { organizationPath } from '../keys/organization.js';
 import { actorTypeName, reasonName, stateName } from './messages.js';
-import { formatOrganization } from './organization.js';
 import { toFields, toTable } from './table.js';
 import { toShortTime } from './times.js';
 
@@ -13,7 +13,7 @@ export function describeKey(key: Key): string {
     ['key id', key.keyId],
     ['public id', key.publicId],
     ['client id', key.clientId],
-    ['organization', formatOrganization(key)],
+    ['organization', organizationPath(key)],
     ['display', key.display],
     ['state', stateName(key.state).toLowerCase()],
     ['type', key.type],
@@ -45,7 +45,7 @@ export function listKeys(keys: readonly Key[]): string {
   );
 }
 
-export function describeActor(actor: Actor): string {
+function describeActor(actor: Actor): string {
   return `${actorTypeName(actor.type).toLowerCase()}:${actor.id}`;
 }
 

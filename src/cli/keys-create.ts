@@ -4,6 +4,7 @@ import { Option, type Command } from 'commander';
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
 import type { Key } from '../gen/keyreeve/v1/key.js';
 import { type CreateKeyRequest, type CreateKeyResponse, KeyServiceService } from '../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../keys/organization.js';
 import {
   type ActorOptions,
   actorOptions,
@@ -19,7 +20,7 @@ import { example } from './command.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
 import { exitCodes } from './exit-codes.js';
 import { CommandFault, OutputFault } from './faults.js';
-import { formatOrganization, type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
+import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
 import { describeKey } from './key-text.js';
 import { toCredentialJson, toKeyJson } from './messages.js';
 import { printableJson } from './printable.js';
@@ -104,7 +105,7 @@ function toOutput(key: Key, { credential, replayed }: CreateKeyResponse, { json,
   }
   if (secretOnly) return secretOf(credential);
   return [
-    `Created ${key.keyId} of ${formatOrganization(key)}.`,
+    `Created ${key.keyId} of ${organizationPath(key)}.`,
     '',
     describeKey(key),
     '',

@@ -2,13 +2,14 @@ import type { Command } from 'commander';
 
 import { type Key, KeyState } from '../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type ListKeysRequest } from '../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../keys/organization.js';
 import { anyText, oneOf, parseCount, parsedOption, repeatedOption } from './arguments.js';
 import { ServiceClient } from './client.js';
 import { example } from './command.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
 import { listKeys } from './key-text.js';
 import { toKeyJson } from './messages.js';
-import { formatOrganization, type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
+import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
 import { collectPages } from './pages.js';
 import { printableJson } from './printable.js';
 import { print, type Terminal } from './terminal.js';
@@ -67,6 +68,6 @@ async function list(options: Options, terminal: Terminal): Promise<void> {
     const { keys: items, nextPageToken } = await client.call(KeyServiceService.listKeys, request);
     return { items, nextPageToken };
   });
-  const described = keys.length > 0 ? listKeys(keys) : `No keys of ${formatOrganization(filter)} to show.`;
+  const described = keys.length > 0 ? listKeys(keys) : `No keys of ${organizationPath(filter)} to show.`;
   await print(terminal, options.json ? printableJson(keys.map(toKeyJson)) : described);
 }

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
 import { type Key, RevocationReason } from '../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type RevokeKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../keys/organization.js';
 import {
   type ActorOptions,
   actorOptions,
@@ -20,7 +21,7 @@ import { addConnectionOptions, type ConnectionOptions, toConnection } from './co
 import { exitCodes } from './exit-codes.js';
 import { CommandFault } from './faults.js';
 import { toEnforcementJson, toKeyJson } from './messages.js';
-import { formatOrganization, type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
+import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
 import { printable, printableJson } from './printable.js';
 import { print, type Terminal } from './terminal.js';
 import { toIso, toShortTime } from './times.js';
@@ -99,7 +100,7 @@ function describe(key: Key, { previousKey, enforcement }: RevokeKeyResponse, now
 
 function describeRevoked(key: Key): string {
   const time = key.revokeTime ? ` at ${toShortTime(key.revokeTime)}` : '';
-  return `Revoked ${key.keyId} (${printable(key.name)}) of ${formatOrganization(key)}${time}.`;
+  return `Revoked ${key.keyId} (${printable(key.name)}) of ${organizationPath(key)}${time}.`;
 }
 
 function describeEnforcement({ complete, completeByTime, cachesClearTime }: Enforcement, now: Date): string[] {

@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 
 import { Decision } from '../gen/keyreeve/v1/verification.js';
 import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../keys/organization.js';
 import type { Secret } from '../keys/secret.js';
 import { anyText, repeatedOption } from './arguments.js';
 import { ServiceClient } from './client.js';
@@ -9,7 +10,6 @@ import { example } from './command.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
 import { type ExitCode, exitCodes } from './exit-codes.js';
 import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from './messages.js';
-import { formatOrganization } from './organization.js';
 import { printableJson } from './printable.js';
 import { readSecret } from './read-secret.js';
 import { toFields } from './table.js';
@@ -83,7 +83,7 @@ function describe({ decision, key, rateLimit }: VerifyKeyResponse): string {
   const fields = toFields([
     ['name', key.name],
     ['key id', key.keyId],
-    ['organization', formatOrganization(key)],
+    ['organization', organizationPath(key)],
     ['type', key.type],
     ['scopes', key.scopes.join(' ')],
     ['expires', key.expireTime ? toShortTime(key.expireTime) : 'never'],

@@ -3,15 +3,14 @@ import { join } from 'node:path';
 
 import { parseSettings, type Environment, type Settings } from '../config/settings.js';
 import { formatProblem } from '../config/problems.js';
+import { sourceOf } from '../keys/chain.js';
 import { systemClock } from '../keys/clock.js';
 import { openMongoStore } from '../store/mongodb/open.js';
 import type { Store } from '../store/port.js';
 import { resultCodeOf, SQLITE_BUSY } from '../store/sqlite/connection.js';
-import { openSqliteStore } from '../store/sqlite/open.js';
+import { DATABASE_FILE, openSqliteStore } from '../store/sqlite/open.js';
 import { exitCodes } from './exit-codes.js';
 import { CommandFault, UsageFault } from './faults.js';
-
-const SQLITE_FILE = 'keyreeve.db';
 
 /** The service's own settings. @throws UsageFault with all that is wrong with them */
 export function toSettings(env: Environment): Settings {
@@ -25,10 +24,10 @@ export function toSettings(env: Environment): Settings {
  * @throws CommandFault that says why it cannot be opened; one that is not there is not made
  */
 export async function openStore({ store, installation }: Settings): Promise<Store> {
-  const options = { source: `urn:keyreeve:${installation}`, clock: systemClock, report: () => undefined };
+  const options = { source: sourceOf(installation), clock: systemClock, report: () => undefined };
   try {
     if (store.kind === 'mongodb') return await openMongoStore({ uri: store.uri, ...options });
-    await access(join(store.dataDir, SQLITE_FILE));
+    await access(join(store.dataDir, DATABASE_FILE));
     return openSqliteStore({ dataDir: store.dataDir, ...options });
   } catch (error) {
     throw new CommandFault(exitCodes.unavailable, whyNot(error), { cause: error });

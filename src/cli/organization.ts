@@ -1,5 +1,7 @@
 import { Option } from 'commander';
 
+import type { OrganizationRef } from '../keys/organization.js';
+
 export interface OrganizationOptions {
   readonly keyspace: string;
   readonly organization: string;
@@ -10,19 +12,6 @@ export const organizationOptions = (): Option[] => [
   new Option('--organization <id>', 'the organization that owns the keys').makeOptionMandatory(),
 ];
 
-export function toOrganization({ keyspace, organization }: OrganizationOptions): {
-  keyspace: string;
-  organizationId: string;
-} {
+export function toOrganization({ keyspace, organization }: OrganizationOptions): OrganizationRef {
   return { keyspace, organizationId: organization };
-}
-
-export function formatOrganization({
-  keyspace,
-  organizationId,
-}: {
-  readonly keyspace: string;
-  readonly organizationId: string;
-}): string {
-  return `${keyspace}/${organizationId}`;
 }

@@ -1,14 +1,21 @@
 import { readAuditFile } from '../audit/read-file.js';
 import { readHeads, readStore } from '../audit/read-store.js';
 import { readTopic } from '../audit/read-topic.js';
-import { type Entry, type Fault, type Verdict, verifyChain, type VerifyOptions } from '../audit/verify-chain.js';
+import {
+  type Entry,
+  type Fault,
+  type Place,
+  type Verdict,
+  verifyChain,
+  type VerifyOptions,
+} from '../audit/verify-chain.js';
+import { sourceOf } from '../keys/chain.js';
 import { systemClock } from '../keys/clock.js';
-import { organizationPath } from '../keys/organization.js';
+import { organizationPath, type OrganizationRef } from '../keys/organization.js';
 import { createLog } from '../log.js';
 import type { Store } from '../store/port.js';
-import type { VerifyAuditOptions } from './audit-verify.js';
 import { ServiceClient } from './client.js';
-import { toConnection } from './connection.js';
+import { type ConnectionOptions, toConnection } from './connection.js';
 import { type ExitCode, exitCodes } from './exit-codes.js';
 import { CommandFault, systemCodeOf, UsageFault } from './faults.js';
 import { openStore, toSettings } from './open-store.js';
@@ -16,6 +23,21 @@ import { printable, printableJson } from './printable.js';
 import { Progress } from './progress.js';
 import { ServiceHeads } from './service-heads.js';
 import { print, type Terminal } from './terminal.js';
+
+export type VerifyAuditOptions = ConnectionOptions & {
+  readonly file?: string;
+  readonly topic?: boolean;
+  readonly store?: boolean;
+  readonly against?: 'store' | 'service' | 'none';
+  readonly anchor?: readonly Anchor[];
+  readonly installation?: string;
+  readonly json?: boolean;
+};
+
+export interface Anchor {
+  readonly organization: OrganizationRef;
+  readonly place: Place;
+}
 
 /** @throws CommandFault where something cannot be read, or a StoreFault */
 export async function verifyAudit(options: VerifyAuditOptions, terminal: Terminal): Promise<ExitCode> {
@@ -37,7 +59,7 @@ async function judge(options: VerifyAuditOptions, store: Store | undefined, term
     repeats: options.store ? 'fault' : 'counted',
     anchors: new Map(options.anchor?.map(({ organization, place }) => [organizationPath(organization), place])),
     onProgress: (reached) => progress.show(reached),
-    ...(options.installation !== undefined && { source: `urn:keyreeve:${options.installation}` }),
+    ...(options.installation !== undefined && { source: sourceOf(options.installation) }),
   };
   if (store) {
     const heads = await readHeads(store);

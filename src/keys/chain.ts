@@ -47,7 +47,12 @@ interface FactsJson {
   expire_time?: string | null;
 }
 
-export const EVENT_TYPE_PREFIX = 'keyreeve.';
+const EVENT_TYPE_PREFIX = 'keyreeve.';
+
+/** The `source` of an installation's events. */
+export function sourceOf(installation: string): string {
+  return `urn:keyreeve:${installation}`;
+}
 
 type Head = Pick<Organization, 'sequence' | 'hash' | 'lastEventTime' | 'createTime' | 'updateTime'>;
 

@@ -21,7 +21,8 @@ export interface SqliteOptions {
   readonly report: (line: string) => void;
 }
 
-const FILE = 'keyreeve.db';
+/** In the data directory. */
+export const DATABASE_FILE = 'keyreeve.db';
 const ORGANIZATIONS_AT_ONCE = 500;
 
 /**
@@ -29,7 +30,7 @@ const ORGANIZATIONS_AT_ONCE = 500;
  * @throws Error that names the folder or file and says why it cannot be used
  */
 export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions): Store {
-  const path = join(dataDir, FILE);
+  const path = join(dataDir, DATABASE_FILE);
   makeFolder(dataDir);
   try {
     makeFile(path);
