@@ -35,7 +35,9 @@ export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKey
     call.beginChange();
     const created = await store.change(load, rule, call.deadline);
     if (isRefusal(created) && created.refused === 'KEY_LIMIT_REACHED') {
-      throw new Refused({ ...created, expired: await store.countExpired(organization, draw.now, call.deadline) });
+      // Helpful, and no more: the refusal stands where the store cannot count.
+      const expired = await store.countExpired(organization, draw.now, call.deadline).catch(() => undefined);
+      throw new Refused({ ...created, ...(expired !== undefined && { expired }) });
     }
     const { key, replayed } = orRefuse(created);
     call.note({ key_id: key.keyId });
