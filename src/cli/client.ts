@@ -8,8 +8,9 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 
+import { formatAddress, isLoopback } from '../config/address.js';
+import type { Connection } from './connection.js';
 import { toCallFault } from './errors.js';
-import { type Connection, formatAddress, isLoopback } from './connection.js';
 
 // Every call is safe to repeat: reads are, and the command gives each mutation a request id.
 const SERVICE_CONFIG = {

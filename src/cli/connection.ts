@@ -1,9 +1,9 @@
 /** Where the service is, and how to talk to it: decided from options and environment before anything is sent. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { type Command, Option } from 'commander';
 
+import { type Address, isLoopback, parseAddress } from '../config/address.js';
 import { Secret } from '../keys/secret.js';
 import { parsedOption } from './arguments.js';
 import { readEnvironment, variables } from './environment.js';
@@ -18,12 +18,6 @@ export interface ConnectionOptions {
   readonly insecure?: boolean;
   readonly tokenFile?: string;
   readonly timeout: number;
-}
-
-/** `host` without the brackets of an IPv6 address. */
-export interface Address {
-  readonly host: string;
-  readonly port: number;
 }
 
 export interface Connection {
@@ -42,7 +36,7 @@ const DEFAULT_TIMEOUT_MS = 20_000;
 export function addConnectionOptions(command: Command): Command {
   return command
     .optionsGroup('Connection:')
-    .addOption(parsedOption('--server <host:port>', 'the service (default: 127.0.0.1:50051)', parseAddress))
+    .addOption(parsedOption('--server <host:port>', 'the service (default: 127.0.0.1:50051)', parseServer))
     .addOption(new Option('--tls', 'TLS, as is the default anywhere but on loopback'))
     .addOption(new Option('--ca-cert <file>', "TLS, and the certificates (PEM) that sign the service's"))
     .addOption(
@@ -76,33 +70,16 @@ export async function toConnection(options: ConnectionOptions, { env }: Terminal
 }
 
 /** @throws UsageFault */
-export function parseAddress(text: string): Address {
-  const [, bracketed, plain, digits] = /^(?:\[([^\]]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text) ?? [];
-  const host = bracketed ?? plain;
-  const port = Number(digits);
-  const sound = host !== undefined && port >= 1 && port <= 65_535 && (bracketed === undefined || isIPv6(bracketed));
-  if (!sound) throw new UsageFault('expected host:port, such as keyreeve.example.com:50051 or [::1]:50051');
-  return { host, port };
+export function parseServer(text: string): Address {
+  const address = parseAddress(text);
+  if (address && address.port > 0) return address;
+  throw new UsageFault('expected host:port, such as keyreeve.example.com:50051 or [::1]:50051');
 }
-
-export function formatAddress({ host, port }: Address): string {
-  return `${isIPv6(host) ? `[${host}]` : host}:${port}`;
-}
-
-export function isLoopback({ host }: Address): boolean {
-  if (isIPv4(host)) return loopback.check(host, 'ipv4');
-  if (isIPv6(host)) return loopback.check(host, 'ipv6');
-  return host.toLowerCase() === 'localhost';
-}
-
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
 
 function addressOf(text: string | undefined): Address | undefined {
   if (text === undefined) return undefined;
   try {
-    return parseAddress(text);
+    return parseServer(text);
   } catch (error) {
     if (error instanceof UsageFault) throw new UsageFault(`${variables.server}: ${error.message}`);
     throw error;

@@ -1,8 +1,8 @@
 /** The settings: a pure function of the environment, which nothing else reads. */
-import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
 import { z } from 'zod';
 
 import { Secret } from '../keys/secret.js';
+import { type Address, isLoopback, parseAddress } from './address.js';
 import { across, type Findings, type Hides, judgeInput, nearest, oneOf, type Problem, text } from './problems.js';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -34,13 +34,6 @@ export interface KafkaSinkSettings {
   readonly topic: string;
   /** Development: accept a topic with fewer than three replicas. */
   readonly allowSingleBroker: boolean;
-}
-
-export interface Address {
-  /** An IP address, without brackets, or a name. */
-  readonly host: string;
-  /** 0: any free port. */
-  readonly port: number;
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
@@ -114,7 +107,7 @@ const variablesSchema = z.object({
   KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: flag.default(false),
   KEYREEVE_INSECURE_LISTEN: flag.default(false),
   KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
-  // Promised for a later version. Passed over in silence, they would leave an operator less safe than they believe.
+  // Passed over in silence, they would leave an operator less safe than they believe.
   KEYREEVE_TLS_CLIENT_CA: unsupported,
   KEYREEVE_PEPPERS: unsupported,
   KEYREEVE_LEASE_MS: unsupported,
@@ -142,7 +135,7 @@ function judgeListen(variables: Variables, { sound, report }: Findings): void {
   if (!sound('KEYREEVE_LISTEN') || !sound('KEYREEVE_INSECURE_LISTEN') || variables.KEYREEVE_INSECURE_LISTEN) return;
   const { KEYREEVE_TLS_CERT: cert, KEYREEVE_TLS_KEY: key, KEYREEVE_CALLERS: callers } = variables;
   const unset = [...(cert || key ? [] : ['KEYREEVE_TLS_CERT']), ...(callers ? [] : ['KEYREEVE_CALLERS'])];
-  if (unset.length === 0 || isLoopback(variables.KEYREEVE_LISTEN.host)) return;
+  if (unset.length === 0 || isLoopback(variables.KEYREEVE_LISTEN)) return;
   report(
     ['KEYREEVE_LISTEN'],
     `a loopback address such as 127.0.0.1:50051 while ${unset.join(' and ')} ${unset.length > 1 ? 'are' : 'is'} unset; ` +
@@ -199,23 +192,3 @@ function idleVariables(given: Environment): Problem[] {
     .filter((name) => given[name] !== undefined && given.KEYREEVE_KAFKA_BROKERS === undefined)
     .map((name) => ({ path: name, message: 'without effect; it needs KEYREEVE_KAFKA_BROKERS' }));
 }
-
-function parseAddress(value: string): Address | undefined {
-  const [, ipv6, name = '', digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(value) ?? [];
-  const host = ipv6 ?? name;
-  const port = Number(digits);
-  const valid = ipv6 === undefined ? isIPv4(host) || HOST_NAME.test(host) : isIPv6(host);
-  return valid && port <= 65_535 ? { host, port } : undefined;
-}
-
-// The last label holds a letter: digits alone, as in 300.1.1.1 or 2130706433, would be read as an odd IPv4 address.
-const HOST_NAME = /^(?:[A-Za-z0-9_-]{1,63}\.)*(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{1,63}$/;
-
-function isLoopback(host: string): boolean {
-  const family = isIP(host);
-  return family === 0 ? host.toLowerCase() === 'localhost' : LOOPBACK.check(host, family === 4 ? 'ipv4' : 'ipv6');
-}
-
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8);
-LOOPBACK.addAddress('::1', 'ipv6');

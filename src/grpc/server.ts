@@ -1,11 +1,10 @@
 /** The server: its calls, its limits, its end. */
 import { Server as GrpcServer, ServerCredentials, type ServerOptions as GrpcServerOptions } from '@grpc/grpc-js';
-import { isIPv6 } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { type Address, formatAddress } from '../config/address.js';
 import type { Callers } from '../config/callers.js';
 import type { TlsIdentity } from '../config/load.js';
-import type { Address } from '../config/settings.js';
 import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService } from '../gen/keyreeve/v1/organization_service.js';
@@ -77,7 +76,7 @@ export async function serve(
   try {
     const port = await bind(server, listen, credentials);
     return {
-      address: toText({ ...listen, port }),
+      address: formatAddress({ ...listen, port }),
       notServing: () => health.notServing(),
       async [Symbol.asyncDispose]() {
         health.notServing();
@@ -115,8 +114,8 @@ function toCredentials(tls: ServerOptions['tls']): ServerCredentials {
 
 function bind(server: GrpcServer, listen: Address, credentials: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(toText(listen), credentials, (error, port) => {
-      if (error) reject(new Error(`cannot listen on ${toText(listen)}: ${error.message}`, { cause: error }));
+    server.bindAsync(formatAddress(listen), credentials, (error, port) => {
+      if (error) reject(new Error(`cannot listen on ${formatAddress(listen)}: ${error.message}`, { cause: error }));
       else resolve(port);
     });
   });
@@ -136,8 +135,4 @@ async function shutDown(server: GrpcServer, running: RunningCalls): Promise<void
   ]);
   over.abort();
   server.forceShutdown();
-}
-
-function toText({ host, port }: Address): string {
-  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }

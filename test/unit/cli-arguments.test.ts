@@ -2,9 +2,10 @@ import { expect, test } from 'vitest';
 
 import { parseAnchor } from '../../src/cli/audit-verify.js';
 import { parseActor, parseCount, parseLabel, parseSequence, toLabels } from '../../src/cli/arguments.js';
-import { isLoopback, parseAddress, toConnection } from '../../src/cli/connection.js';
+import { parseServer, toConnection } from '../../src/cli/connection.js';
 import { UsageFault } from '../../src/cli/faults.js';
 import { parseDurationMs, parseTime, toDuration, toIso } from '../../src/cli/times.js';
+import { isLoopback } from '../../src/config/address.js';
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 
 test.each([
@@ -65,8 +66,9 @@ test.each([
   ['127.0.0.1:50051', { host: '127.0.0.1', port: 50_051 }],
   ['[::1]:1', { host: '::1', port: 1 }],
   ['keyreeve.example.com:443', { host: 'keyreeve.example.com', port: 443 }],
+  ['keyreeve.example.com.:443', { host: 'keyreeve.example.com.', port: 443 }],
 ])('the address %s is read', (text, address) => {
-  expect(parseAddress(text)).toEqual(address);
+  expect(parseServer(text)).toEqual(address);
 });
 
 test.each([
@@ -78,10 +80,11 @@ test.each([
   'localhost:65536',
   '::1:1',
   '[x]:1',
+  '300.1.1.1:1',
   'http://a:1',
   'a b:1',
 ])('the address %j is a usage fault', (text) => {
-  expect(() => parseAddress(text)).toThrow(UsageFault);
+  expect(() => parseServer(text)).toThrow(UsageFault);
 });
 
 test('plain text is the default on loopback alone', async () => {
@@ -90,7 +93,7 @@ test('plain text is the default on loopback alone', async () => {
     return connection.security.kind;
   };
   for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost']) {
-    expect(isLoopback({ host, port: 1 })).toBe(true);
+    expect(isLoopback({ host })).toBe(true);
     expect(await kindAt(host)).toBe('plaintext');
     expect(await kindAt(host, { tls: true })).toBe('tls');
   }
