@@ -10,6 +10,8 @@ import {
   type GetKeyResponse,
   type RevokeKeyResponse,
 } from '../../src/gen/keyreeve/v1/key_service.js';
+import { StoreFault } from '../../src/store/faults.js';
+import { breakable, type Breakage } from '../support/breakable-store.js';
 import { call } from '../support/call.js';
 import {
   ADA,
@@ -122,6 +124,17 @@ test('of callers that race for the last place exactly one wins, and the others l
     quota: ['plan:free'],
   });
   expect(await expectWhole(service.store, { ...acme, ...limited })).toHaveLength(3);
+});
+
+test('a limit that is reached is told also while the expired keys cannot be counted', async () => {
+  const breakage: Breakage = {};
+  await using service = await startServer({ wrap: (store) => breakable(store, breakage) });
+  for (let n = 0; n < 3; n += 1) await create(service, { keyspace: 'limited' });
+  breakage.before = (name) =>
+    name === 'countExpired' ? Promise.reject(new StoreFault('unavailable', 'away')) : Promise.resolve();
+  const told = await toldBy(createKey(service, { keyspace: 'limited' }));
+  expect(told).toMatchObject({ reason: 'KEY_LIMIT_REACHED', metadata: { limit: '3', plan: 'free' } });
+  expect(told.metadata).not.toHaveProperty('expired');
 });
 
 test('of callers that race for a name exactly one wins, and revoking its key sets the name free', async () => {
