@@ -41,8 +41,37 @@ export function createLog(level: LogLevel, destination?: DestinationStream): Log
       serializers: { err: toLoggedError },
       redact: { paths: SECRET_FIELDS.flatMap((name) => [name, `*.${name}`]), censor: '[secret]' },
     },
-    destination ?? pino.destination({ fd: 1, sync: true }),
+    destination ?? openOutput(STANDARD_OUTPUT),
   );
+}
+
+const STANDARD_OUTPUT = 1;
+
+/**
+ * A line that cannot be written, as on a full disk, is lost: for want of a log no call fails, no memory fills and no
+ * process ends.
+ */
+export function openOutput(fd: number): DestinationStream {
+  let isTorn = false;
+  let output = open();
+  function open(): ReturnType<typeof pino.destination> {
+    const opened = pino.destination({ fd, sync: true });
+    // Without a listener the error is thrown at whoever logs. What could not be written the stream keeps, and all that
+    // follows: so another takes its place.
+    opened.on('error', () => {
+      isTorn = true;
+      output = open();
+    });
+    return opened;
+  }
+  return {
+    write(line) {
+      // The line that was lost may be there in part.
+      const whole = isTorn ? `\n${line}` : line;
+      isTorn = false;
+      output.write(whole);
+    },
+  };
 }
 
 /** The error and its causes, each as type, message and stack. */

@@ -1,7 +1,11 @@
-import { expect, test } from 'vitest';
+import fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { Secret } from '../../src/keys/secret.js';
-import { createLog, toLoggedError } from '../../src/log.js';
+import { createLog, openOutput, toLoggedError } from '../../src/log.js';
+import { makeGuardedFolder } from '../support/guard.js';
 
 function linesOf(level: Parameters<typeof createLog>[0], write: (log: ReturnType<typeof createLog>) => void): string[] {
   const lines: string[] = [];
@@ -51,4 +55,34 @@ test('secrets stay out by their type, and by their names where they come as text
   );
   expect(line).toContain('[secret]');
   expect(line).not.toContain('CANARY');
+});
+
+test('while the disk is full lines are lost and nothing fails, and afterwards each line is whole', async () => {
+  await using folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-log-'));
+  const path = join(folder.path, 'log');
+  const fd = fs.openSync(path, 'a');
+  onTestFinished(() => fs.closeSync(fd));
+  const log = createLog('info', openOutput(fd));
+
+  log.info('before');
+  const write = fs.writeSync;
+  const full = vi.spyOn(fs, 'writeSync').mockImplementation(() => {
+    throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+  });
+  // The last bytes of the disk take a part of the line.
+  full.mockImplementationOnce((to) => write(to, '{"level":'));
+  for (let line = 0; line < 1000; line += 1) log.info('lost');
+  full.mockRestore();
+  log.info('after');
+  log.info('and on');
+
+  const lines = fs.readFileSync(path, 'utf8').trim().split('\n');
+  expect(lines).toHaveLength(4);
+  const [before = '', torn, ...after] = lines;
+  expect(torn).toBe('{"level":');
+  expect([before, ...after].map((line) => (JSON.parse(line) as { message: string }).message)).toEqual([
+    'before',
+    'after',
+    'and on',
+  ]);
 });
