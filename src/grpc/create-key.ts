@@ -56,16 +56,8 @@ function parseFields(request: CreateKeyRequest) {
     type: request.type,
     expiration: orRefuse(parseExpiration(request.expiration)),
     scopes: orRefuse(parseScopes(request.scopes)),
-    labels: toLabels(request.labels),
+    labels: Object.fromEntries(orRefuse(parseLabels(request.labels))),
   };
-}
-
-/** A label may be called `refused`, so a refusal is told by its not being the labels that were sent. */
-function toLabels(sent: ReadonlyMap<string, string>): Readonly<Record<string, string>> {
-  const labels = parseLabels(Object.fromEntries(sent));
-  const entries = Object.entries(labels);
-  const areSent = entries.length === sent.size && entries.every(([key, value]) => sent.get(key) === value);
-  return areSent ? Object.fromEntries(entries) : orRefuse(labels);
 }
 
 function drawFor(keyspace: Keyspace, { clock, random }: Pick<Parts, 'clock' | 'random'>): CreateKeyDraw {

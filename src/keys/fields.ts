@@ -73,13 +73,13 @@ export function parseScopes(scopes: readonly string[], field = 'scopes'): readon
   return distinct;
 }
 
-/** Sorted by key. */
+/** Sorted by key. A map, since a label may be called `refused`. */
 export function parseLabels(
-  labels: Readonly<Record<string, string>>,
+  labels: ReadonlyMap<string, string>,
   field = 'labels',
-): Readonly<Record<string, string>> | ArgumentRefusal {
+): ReadonlyMap<string, string> | ArgumentRefusal {
   const refuse = (message: string): ArgumentRefusal => refuseArgument('LABELS_INVALID', field, message);
-  const entries = Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1));
+  const entries = [...labels].sort(([a], [b]) => (a < b ? -1 : 1));
   if (entries.length > LABELS_MAX) return refuse(`${field} must be at most ${LABELS_MAX}`);
   for (const [key, value] of entries) {
     if (!LABEL_KEY.test(key)) {
@@ -92,7 +92,7 @@ export function parseLabels(
   }
   const bytes = entries.reduce((sum, [key, value]) => sum + key.length + Buffer.byteLength(value), 0);
   if (bytes > LABELS_BYTES_MAX) return refuse(`${field} must be at most ${LABELS_BYTES_MAX} bytes in all`);
-  return Object.fromEntries(entries);
+  return new Map(entries);
 }
 
 /** Free text of one line, trimmed, within a length. */

@@ -197,14 +197,14 @@ test('no event exceeds 32 KiB, with every field at its longest and every charact
       refused: 'TEXT_INVALID',
     });
     const width = Buffer.byteLength(widest);
-    const labels = parseLabels({ k: widest.repeat(Math.floor((LABELS_BYTES_MAX - 1) / width)) });
+    const labels = parseLabels(new Map([['k', widest.repeat(Math.floor((LABELS_BYTES_MAX - 1) / width))]]));
     const scopes = parseScopes(Array.from({ length: 50 }, (_, n) => String(n).padStart(SCOPES_BYTES_MAX / 50, 's')));
     if (isRefusal(name) || isRefusal(id) || isRefusal(detail) || isRefusal(labels) || isRefusal(scopes)) {
       throw new Error('a field at its longest is refused');
     }
     const organization = { keyspace: 'k'.repeat(63), organizationId: 'o'.repeat(128) };
-    const key = aKey({ ...organization, name, scopes, labels });
-    const facts = { name, type: 'T'.repeat(64), scopes, labels, expireTime: noon };
+    const key = aKey({ ...organization, name, scopes, labels: Object.fromEntries(labels) });
+    const facts = { name, type: 'T'.repeat(64), scopes, labels: key.labels, expireTime: noon };
     const model = new Model(organization);
     model.change({}, () => ({
       answer: 'done',
