@@ -55,9 +55,9 @@ const SEND_MARGIN_MS = 200;
 
 const MARK_REST_MS = 500;
 const START_MS = 2000;
-const FLUSH_MS = 3000;
-const RESIGN_MS = 1000;
-const CLOSE_MS = 1500;
+const FLUSH_MS = 2000;
+const RESIGN_MS = 500;
+const CLOSE_MS = 1000;
 export const RELAY_STOP_MS = FLUSH_MS + RESIGN_MS + CLOSE_MS;
 
 const SINK_AWAY = 'audit relay: the sink takes no events, they are kept and tried again';

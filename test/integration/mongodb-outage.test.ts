@@ -1,13 +1,16 @@
 /** A primary that is gone or does not answer: no call outlasts its deadline, and afterwards no restart is needed. */
 import process from 'node:process';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 
 import type { Deadline } from '../../src/keys/clock.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Store } from '../../src/store/port.js';
+import { call } from '../support/call.js';
 import { acme } from '../support/domain.js';
+import { toCreate } from '../support/grpc-server.js';
 import { type OwnMongod, startMongod } from '../support/mongod.js';
 import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+import { startService } from '../support/service.js';
 
 let mongod: OwnMongod;
 beforeAll(async () => {
@@ -111,6 +114,24 @@ test('a change waits for a primary that comes back before the deadline', async (
   const creating = create(store, { name: 'meanwhile', deadline: within(25_000) });
   await mongod.restart();
   expect(await creating).toMatchObject({ replayed: false });
+});
+
+test('a service that is told to end while its primary hangs and calls wait for it ends within 10 s', async () => {
+  await using service = await startService({ KEYREEVE_MONGODB_URI: mongod.uri });
+  const createOne = () => call((done) => service.keys.createKey(toCreate({ keyspace: 'hygiara' }), done));
+  await createOne();
+  pause('SIGSTOP');
+  try {
+    const creating = createOne();
+    creating.catch(() => undefined); // how it ends is asserted below
+    await vi.waitFor(() => expect(service.output()).toContain('the store does not answer'), 15_000);
+    const ended = service.stop();
+    expect(await ends(ended, 10_000)).toBe(true);
+    expect(await ended).toBe(0);
+    await expect(creating).rejects.toThrow();
+  } finally {
+    pause('SIGCONT');
+  }
 });
 
 test('a store that is closed while its primary hangs is closed within seconds', async () => {

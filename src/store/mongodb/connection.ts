@@ -32,7 +32,9 @@ const DEFAULTS = {
   retryWrites: true,
 } satisfies MongoClientOptions;
 
-const CLOSE_MS_MAX = 5000;
+// Most of the time that a process has to end is for the server, which has waited for these calls by then.
+const QUIET_MS_MAX = 1000;
+const CLOSE_MS_MAX = 1000;
 
 /** What binds a call of the driver to its deadline and to its session. */
 export interface Bounds {
@@ -146,13 +148,13 @@ export class Connection implements AsyncDisposable {
     return sleep(ms, true, { signal: this.#closed.signal }).catch(() => false);
   }
 
-  /** Lets finish what runs, for some seconds, and closes every connection. */
+  /** Lets finish what runs, for a second, and closes every connection. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing = true;
     const quiet = async () => {
       while (this.#running.size > 0) await Promise.allSettled(this.#running);
     };
-    await Promise.race([quiet(), sleep(CLOSE_MS_MAX, undefined, { ref: false })]);
+    await Promise.race([quiet(), sleep(QUIET_MS_MAX, undefined, { ref: false })]);
     this.#closed.abort();
     // It says good-bye to the server, which may be the one that does not answer.
     await Promise.race([this.#client.close(), sleep(CLOSE_MS_MAX, undefined, { ref: false })]);
