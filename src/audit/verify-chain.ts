@@ -88,6 +88,8 @@ export interface Verdict {
   readonly repeats: number;
   /** Passed over since they lie before an anchor. */
   readonly beforeAnchors: number;
+  /** Where each organization's chain ends as it was read: an anchor for the next time, unless it has a fault. */
+  readonly ends: Places;
   /** Where a last line lacks its end. */
   readonly partialLine?: string;
   readonly faultCount: number;
@@ -149,6 +151,7 @@ class Verification {
       events: this.#events,
       repeats: this.#repeats,
       beforeAnchors: this.#beforeAnchors,
+      ends: new Map([...this.#chains].map(([organization, { sequence, hash }]) => [organization, { sequence, hash }])),
       ...(this.#partialLine !== undefined && { partialLine: this.#partialLine }),
       faultCount: this.#faultCount,
       faults: this.#faults,

@@ -42,7 +42,7 @@ export function addAuditVerify(audit: Command, terminal: Terminal, end: (code: E
       ),
     )
     .option('--installation <name>', 'events must come from it (default: from where the first one comes)')
-    .option('--json', 'print the outcome as JSON');
+    .option('--json', 'print the outcome as JSON, with the ends of all chains in the form of --anchor');
   addConnectionOptions(command).addHelpText(
     'after',
     example(

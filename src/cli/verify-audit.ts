@@ -109,6 +109,7 @@ function toJson(verdict: Verdict, compared: Compared): string {
     before_anchors: verdict.beforeAnchors,
     partial_line: verdict.partialLine ?? null,
     compared_with: compared === 'none' ? null : compared,
+    ends: [...verdict.ends].map(([organization, { sequence, hash }]) => `${organization}:${sequence}:${hash}`),
     fault_count: verdict.faultCount,
     faults: verdict.faults.map(({ kind, organization, sequence, position, message }) => ({
       kind,

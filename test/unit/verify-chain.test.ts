@@ -21,6 +21,7 @@ describe('whole events', () => {
       events: 9,
       repeats: 0,
       beforeAnchors: 0,
+      ends: headsOf([...a, ...b]),
       faultCount: 0,
       faults: [],
     });
@@ -245,6 +246,8 @@ describe('an anchor', () => {
 
   test('passes over what lies before it', async () => {
     expect(await verify(chain, { anchors })).toMatchObject({ events: 6, beforeAnchors: 3, faultCount: 0 });
+    const { ends } = await verify(chain.slice(0, 3));
+    expect(await verify(chain.slice(3), { anchors: ends })).toMatchObject({ faultCount: 0, faults: [] });
   });
 
   test('that names another event is told of', async () => {
