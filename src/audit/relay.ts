@@ -42,6 +42,8 @@ export interface Relay extends AsyncDisposable {
 
 /** Another process may commit, which rings no bell here. */
 const POLL_MS = 200;
+/** However slow the store was once, it is read again within this time. */
+const PACED_MS_MAX = 5000;
 const PAGE_EVENTS = 1000;
 const BATCH_EVENTS = 500;
 /** What an event takes beside its text: key, header, record fields. */
@@ -216,7 +218,10 @@ class RunningRelay implements Relay {
     let { started } = read;
     if (read.found === PAGE_EVENTS && started === 0) started = await this.#search();
     this.#paced = read.found > 0 && started === 0;
-    if (this.#paced) return { started, restMs: Math.max(POLL_MS, 20 * (this.#clock.monotonicMs() - beganMs)) };
+    if (this.#paced) {
+      const tookMs = this.#clock.monotonicMs() - beganMs;
+      return { started, restMs: Math.min(PACED_MS_MAX, Math.max(POLL_MS, 20 * tookMs)) };
+    }
     return { started, restMs: read.found === PAGE_EVENTS ? 0 : POLL_MS };
   }
 
@@ -249,8 +254,9 @@ class RunningRelay implements Relay {
       if (events) events.push(event);
       else free.set(number, [event]);
     }
-    // The leadership may have ended, and the relay too, while the store took its time.
-    if (this.#over || this.#sendMs() < SEND_MS_MIN) return { found: page.length, started: 0 };
+    // The leadership may have ended, and the relay too, while the store took its time. That says nothing of the lanes,
+    // so what was read counts as not found: it is read again as soon as the leadership is renewed.
+    if (this.#over || this.#sendMs() < SEND_MS_MIN) return { found: 0, started: 0 };
     for (const [number, events] of free) this.#start(number, batchOf(events, this.#sink.batchBytesMax));
     return { found: page.length, started: free.size };
   }

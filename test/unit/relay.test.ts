@@ -170,6 +170,36 @@ describe('a store that fails', () => {
     expect(sequences(sink)).toEqual({ 'shop/one': [1] });
   });
 
+  test('events read when the leadership had nearly run out are published as soon as it is renewed', async () => {
+    const { outbox, sink } = await start();
+    let goOn: () => void = () => undefined;
+    const hanging = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    outbox.intercept = () => hanging;
+    outbox.commit(makeChain(1, one));
+    await vi.advanceTimersByTimeAsync(LEADERSHIP_MS - 100);
+    outbox.intercept = () => undefined;
+    goOn();
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(sequences(sink)).toEqual({ 'shop/one': [1] });
+  });
+
+  test('one slow answer delays by seconds only what waits for its sink', async () => {
+    const { outbox, sink } = await start();
+    sink.fail = () => new SinkFault('unavailable', 'away');
+    outbox.commit(makeChain(1, one));
+    await vi.advanceTimersByTimeAsync(60_000);
+    outbox.intercept = async (call) => {
+      if (call === 'pending') await new Promise((resolve) => setTimeout(resolve, 4000));
+    };
+    await vi.advanceTimersByTimeAsync(10_000);
+    outbox.intercept = () => undefined;
+    sink.fail = () => undefined;
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(sequences(sink)).toEqual({ 'shop/one': [1] });
+  });
+
   test('a start does not wait for a store that hangs', async () => {
     const outbox = new MemoryOutbox();
     outbox.intercept = () => new Promise(() => undefined);
