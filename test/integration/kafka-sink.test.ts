@@ -169,14 +169,16 @@ describe('Kafka away', () => {
     await expect.poll(() => broker.connections()).toBe(0);
   });
 
-  test('a broker that stops answering in the middle is left in time, and its late answers change nothing', async () => {
+  test('a broker that stops answering is left in time, and what was given up is not sent later', async () => {
     await using own = await startKafka();
     const settings = { brokers: own.brokers, topic: 'audit', allowSingleBroker: true };
     await using sink = await openKafkaSink(settings, silentLog);
     const chain = makeChain(4);
     await publish(sink, chain.slice(0, 1));
     process.kill(own.pid ?? 0, 'SIGSTOP');
-    await expect(publish(sink, chain.slice(1, 2), 1000)).rejects.toMatchObject({ kind: 'unavailable' });
+    for (let tries = 0; tries < 6; tries += 1) {
+      await expect(publish(sink, chain.slice(1, 2), 500)).rejects.toMatchObject({ kind: 'unavailable' });
+    }
     process.kill(own.pid ?? 0, 'SIGCONT');
     await expect
       .poll(() => publish(sink, chain.slice(1), 4000).then(() => 'published'), { timeout: 15_000 })
@@ -184,6 +186,8 @@ describe('Kafka away', () => {
     const verdict = await verifyChain(readTopic(settings, silentLog), { repeats: 'counted' });
     expect(verdict).toMatchObject({ organizations: 1, faultCount: 0 });
     expect(verdict.events - verdict.repeats).toBe(4);
+    // What had reached the broker's machine, and at worst one more try of all three; not each try that was given up.
+    expect(verdict.repeats).toBeLessThanOrEqual(4);
   });
 });
 
