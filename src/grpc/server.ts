@@ -1,5 +1,7 @@
 /** The server: its calls, its limits, its end. */
 import { Server as GrpcServer, ServerCredentials, type ServerOptions as GrpcServerOptions } from '@grpc/grpc-js';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { type Address, formatAddress } from '../config/address.js';
@@ -73,6 +75,7 @@ export async function serve(
   const credentials = toCredentials(tls);
   const health = await startHealth(store, clock, log);
   health.addToServer(server);
+  const connections = new Connections();
   try {
     const port = await bind(server, listen, credentials);
     return {
@@ -82,14 +85,44 @@ export async function serve(
         health.notServing();
         running.end();
         await shutDown(server, running);
+        connections.cutOff(port);
         await health[Symbol.asyncDispose]();
       },
     };
   } catch (error) {
+    connections.cutOff();
     await health[Symbol.asyncDispose]();
     throw error;
   }
 }
+
+/**
+ * The sockets that this process accepts, which the transport gives no access to. It ends an HTTP/2 session that it was
+ * closing already by FIN alone, also when it is told to destroy it: a client that neither reads nor closes, or is gone
+ * without a word, would keep the process from ending.
+ */
+class Connections {
+  readonly #sockets = new Set<Socket>();
+  readonly #add = (message: unknown): void => {
+    const { socket } = message as { socket: Socket };
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+  };
+
+  constructor() {
+    subscribe(ACCEPTED, this.#add);
+  }
+
+  /** @param port of the server whose connections to cut; absent: it has none */
+  cutOff(port?: number): void {
+    unsubscribe(ACCEPTED, this.#add);
+    for (const socket of this.#sockets) if (socket.localPort === port) socket.destroy();
+    this.#sockets.clear();
+  }
+}
+
+// https://nodejs.org/docs/latest-v20.x/api/diagnostics_channel.html#net
+const ACCEPTED = 'net.server.socket';
 
 /** The transport answers UNIMPLEMENTED for calls that are not named. */
 function addCalls(server: GrpcServer, parts: Parts, around: Around): void {

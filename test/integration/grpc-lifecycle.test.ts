@@ -1,4 +1,6 @@
 /** The store going away and coming back, health that tells of it, and the end of the server. */
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { expect, test } from 'vitest';
 
@@ -19,6 +21,7 @@ import { call } from '../support/call.js';
 import { create, startServer, type TestServer, toCreate, toldBy, toRevoke, toTold } from '../support/grpc-server.js';
 import { HealthClient } from '../support/health-client.js';
 import { RawClient, toFrame } from '../support/raw-grpc.js';
+import { startService } from '../support/service.js';
 import { TEST_TLS } from '../support/test-tls.js';
 
 const CREATE = '/keyreeve.v1.KeyService/CreateKey';
@@ -149,6 +152,19 @@ test('neither a half-sent request, nor a watch, nor a call that never ends keeps
   expect(await half.told).toBeUndefined();
   expect(['UNAVAILABLE', 'CANCELLED']).toContain((await stuck).code);
   hold.release();
+});
+
+test('a client that neither reads nor closes its connection does not keep the process from ending', async () => {
+  await using service = await startService();
+  const [host = '', port = ''] = service.address.split(':');
+  // Nothing reads from it, so it never learns that the server is done, as one that is cut off does not.
+  const client = connect({ host, port: Number(port) });
+  client.pause();
+  await once(client, 'connect');
+  // Accepted in turn: once a later connection is answered, this one is known.
+  await call((done) => service.keys.verifyKey(VerifyKeyRequest.fromPartial({}), done));
+  expect(await service.stop()).toBe(0);
+  client.destroy();
 });
 
 test('with a certificate the server speaks TLS and nothing else', async () => {
