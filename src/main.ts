@@ -62,6 +62,9 @@ export async function run(env: Environment): Promise<void> {
       log,
     ),
   );
+  if (settings.store.kind === 'mongodb' && settings.auditSink.kind === 'file') {
+    log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');
+  }
   if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
   log.info({ signal: await stop }, 'stopping');
