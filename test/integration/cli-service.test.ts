@@ -9,6 +9,7 @@ import { exitCodes } from '../../src/cli/exit-codes.js';
 import { runBuiltCli } from '../support/cli.js';
 import { makeGuardedFolder } from '../support/guard.js';
 import { type ServiceSettings, startService } from '../support/service.js';
+import { TEST_TLS } from '../support/test-tls.js';
 
 const organization = ['--keyspace', 'hotmetal', '--organization', 'acme'];
 const actor = ['--actor', 'user:ada'];
@@ -125,8 +126,8 @@ test('over TLS a caller is known by the token that callers token made, and denie
   const line = token.stderr.split('\n').find((text) => text.includes('name: platform'));
   await writeFile(at('callers.yaml'), `callers:\n${line ?? ''}\n`);
   await writeFile(at('token'), token.stdout);
-  await writeFile(at('cert.pem'), CERTIFICATE);
-  await writeFile(at('key.pem'), PRIVATE_KEY);
+  await writeFile(at('cert.pem'), TEST_TLS.certificate);
+  await writeFile(at('key.pem'), TEST_TLS.privateKey.reveal());
   await using service = await startService({
     KEYREEVE_CALLERS: at('callers.yaml'),
     KEYREEVE_TLS_CERT: at('cert.pem'),
@@ -187,6 +188,50 @@ test('a service that cannot start says why, a line for each problem, without a s
   ]);
 });
 
+test.for(stacks)(
+  'a service does not start on a keyspaces file that contradicts stored keys, until those are revoked: $name',
+  { timeout: 60_000 },
+  async ({ settings }) => {
+    await using folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-keyspaces-'));
+    const keyspacesFile = join(folder.path, 'keyspaces.yaml');
+    const declare = (name: string, prefix: string) =>
+      writeFile(keyspacesFile, `keyspaces: [{ name: ${name}, prefix: ${prefix} }]`);
+    await declare('shop', 'shop_');
+    const chosen = { ...settings(), KEYREEVE_KEYSPACES: keyspacesFile };
+    await using service = await startService(chosen);
+    const key = ['--keyspace', 'shop', '--organization', 'acme', ...actor, '--name', 'ci'];
+    const run = async (command: string) =>
+      await runBuiltCli(['keys', command, ...key], { env: { KEYREEVE_SERVER: service.address } });
+    const starting = async () =>
+      await runBuiltCli(['serve'], {
+        env: { ...chosen, KEYREEVE_DATA_DIR: service.dataDir, KEYREEVE_LISTEN: '127.0.0.1:0' },
+      });
+    expect(await run('create')).toMatchObject({ exitCode: exitCodes.ok });
+    await service.stop();
+
+    await declare('shop', 'store_');
+    const changed = 'keyspace shop has prefix "store_", but unrevoked keys were made with "shop_"';
+    expect(await starting()).toMatchObject({
+      exitCode: exitCodes.usage,
+      stderr: expect.stringContaining(changed) as unknown,
+    });
+    await declare('bazaar', 'bazaar_');
+    const gone = 'keyspace shop is gone, but unrevoked keys of it are stored';
+    expect(await starting()).toMatchObject({
+      exitCode: exitCodes.usage,
+      stderr: expect.stringContaining(gone) as unknown,
+    });
+
+    await declare('shop', 'shop_');
+    await service.restart();
+    expect(await run('revoke')).toMatchObject({ exitCode: exitCodes.ok });
+    await service.stop();
+    await declare('shop', 'store_');
+    await service.restart();
+    expect(await run('create')).toMatchObject({ exitCode: exitCodes.ok });
+  },
+);
+
 function mongodbAndKafka(): ServiceSettings {
   const uri = new URL(inject('mongodbUri'));
   uri.pathname = `/cli_${randomUUID().slice(0, 8)}`;
@@ -205,23 +250,3 @@ async function untilLines(path: string, count: number): Promise<string[]> {
     .toHaveLength(count)
     .then(async () => (await readFile(path, 'utf8')).split('\n').slice(0, -1));
 }
-
-// For localhost and these tests alone, valid for a hundred years.
-const CERTIFICATE = `-----BEGIN CERTIFICATE-----
-MIIBmzCCAUGgAwIBAgIUTU8WY/6PGRMIjU3dSWilyXwDvjowCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTExMDgxN1oYDzIxMjYxMDI4
-MTEwODE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAASO2WiSfmEc/MOmuOyiMYlK+TqrgzK1SYTapI99RJN+bAGQDVSTwIvJ
-XPiesWesnq3Jjd08y2oCptcZF49x6SODo28wbTAdBgNVHQ4EFgQUDHy+S4/DlYAS
-FtfTL3PY9rc9VV8wHwYDVR0jBBgwFoAUDHy+S4/DlYASFtfTL3PY9rc9VV8wDwYD
-VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
-zj0EAwIDSAAwRQIgEAEiIwUHQqN35PtsqF1gAWn7XePKMxstj1BlikIpdW0CIQDi
-CoJQ8Z6d1tYvlYa6q1EzVg4xF5zkfjZW6SgMir71cA==
------END CERTIFICATE-----
-`;
-const PRIVATE_KEY = `-----BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgYqFdWHZnGHV/KBmf
-NjFFW6aCCk2T64b59YiJP7mDJPehRANCAASO2WiSfmEc/MOmuOyiMYlK+TqrgzK1
-SYTapI99RJN+bAGQDVSTwIvJXPiesWesnq3Jjd08y2oCptcZF49x6SOD
------END PRIVATE KEY-----
-`;
