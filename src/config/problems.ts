@@ -125,6 +125,8 @@ function show(path: readonly PropertyKey[], input: unknown, hides: Hides): strin
   if (Array.isArray(value)) return value.length === 0 ? 'an empty list' : 'a list';
   if (typeof value === 'object') return Object.keys(value).length === 0 ? 'an empty mapping' : 'a mapping';
   if (typeof value !== 'string') return `${value as number | boolean}`;
+  // A file that is all text is probably not the one that was meant, and may be a key.
+  if (path.length === 0) return 'text';
   return JSON.stringify(value.length > SHOWN_LENGTH_MAX ? `${value.slice(0, SHOWN_LENGTH_MAX)}…` : value);
 }
 

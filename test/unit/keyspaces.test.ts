@@ -160,6 +160,8 @@ keyspaces:
       'name, prefix, credential, body_length, public_id_prefix, display, names, types, expiration, overlap_max, ' +
       'manage_permissions, plans, default_plan, cache_ttl, legacy, http';
     expect(problemsOf('')).toEqual(['top level: empty; expected a mapping of keyspaces']);
+    // Another file than the one that was meant, perhaps a key: its text is not repeated.
+    expect(problemsOf('-----BEGIN PRIVATE KEY----- abc')).toEqual(['top level: text; expected a mapping of keyspaces']);
     expect(problemsOf('keyspaces: []')).toEqual(['keyspaces: an empty list; expected at least one keyspace']);
     expect(problemsOf('keyspaces: hotmetal')).toEqual(['keyspaces: "hotmetal"; expected a list of keyspaces']);
     expect(problemsOf('keyspaces: [hotmetal, null]')).toEqual([
