@@ -134,6 +134,20 @@ test('a service that is told to end while its primary hangs and calls wait for i
   }
 });
 
+test('a service that is told to end at the moment when its primary hangs ends within 10 s', async () => {
+  await using service = await startService({ KEYREEVE_MONGODB_URI: mongod.uri });
+  const createOne = () => call((done) => service.keys.createKey(toCreate({ keyspace: 'hygiara' }), done));
+  const creating = Array.from({ length: 8 }, () => createOne());
+  await Promise.any(creating);
+  pause('SIGSTOP');
+  try {
+    expect(await ends(service.stop(), 10_000)).toBe(true);
+    await Promise.allSettled(creating);
+  } finally {
+    pause('SIGCONT');
+  }
+});
+
 test('a store that is closed while its primary hangs is closed within seconds', async () => {
   const store = await openReplica(inOwnDatabase(mongod.uri));
   await createdDigest(store);
