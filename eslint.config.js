@@ -23,7 +23,7 @@ export default tseslint.config(
     },
   },
   {
-    // Only src/config/settings.ts reads the environment; the command has its own few variables.
+    // Read once, where the process begins, and handed on: settings are a function of it.
     files: ['src/**/*.ts'],
     ignores: ['src/cli/main.ts'],
     rules: { 'no-restricted-properties': ['error', { object: 'process', property: 'env' }] },

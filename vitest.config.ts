@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Projects that share a MongoDB and a Kafka: `inject('mongodbUri')` and `inject('kafkaBrokers')` say where. */
-const withServers = ['contract', 'integration', 'acceptance'].map((name) => ({
+const withServers = ['contract', 'integration'].map((name) => ({
   extends: true as const,
   test: { name, include: [`test/${name}/**/*.test.ts`], globalSetup: ['test/support/global-setup.ts'] },
 }));

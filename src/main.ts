@@ -110,7 +110,13 @@ async function opened<T>(open: () => Promise<T>): Promise<T> {
   }
 }
 
+/** The first of them to come; a second one ends the process at once, as is its way. */
 async function stopSignal(): Promise<string> {
-  const [signal] = (await Promise.race(['SIGTERM', 'SIGINT'].map((name) => once(process, name)))) as [string];
+  const over = new AbortController();
+  const first = ['SIGTERM', 'SIGINT'].map((name) => once(process, name, { signal: over.signal }).then(() => name));
+  const signal = await Promise.race(first);
+  over.abort();
+  // The other's wait is given up.
+  await Promise.allSettled(first);
   return signal;
 }

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 
 import { parseName } from '../keys/fields.js';
+import { BODY_LENGTH_MIN } from '../keys/credential.js';
 import type { HttpRules, Keyspace, Plan } from '../keys/keyspace.js';
 import { durationMs } from './duration.js';
 import { across, type Findings, mapping, oneOf, type Problem, repeatsOf, text, wholeNumber } from './problems.js';
@@ -20,8 +21,6 @@ export function parseKeyspaces(yamlText: string): ReadonlyMap<string, Keyspace> 
   return new Map(file.keyspaces.map((fields) => [fields.name, toKeyspace(fields)]));
 }
 
-// Without the six of the checksum and the four that may be shown, 22 random characters of base62 are left: 130 bits.
-const BODY_LENGTH_MIN = 32;
 // With the longest prefix still well below the 512 bytes beyond which no token is looked at.
 const BODY_LENGTH_MAX = 128;
 const LEGACY_PATTERN_LENGTH_MAX = 200;

@@ -136,7 +136,7 @@ function explain(told: Told): string {
     case 'CONTENTION':
       return 'others changed the same organization until the deadline, and nothing was changed; repeat the call';
     case 'SHUTTING_DOWN':
-      return 'this server is about to end; repeat the call';
+      return 'this server is about to end; repeat the call, with its request_id where it has one';
   }
 }
 

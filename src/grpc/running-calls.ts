@@ -6,6 +6,7 @@ import { ShuttingDown, toErrorAnswer } from './errors.js';
 export class RunningCalls {
   readonly #calls = new Set<Promise<void>>();
   readonly #streams = new Set<ServerInterceptingCallInterface>();
+  readonly #waiting = new Set<(reason: ShuttingDown) => void>();
   #ending = false;
 
   /** Whether calls that come now are too late. */
@@ -24,6 +25,21 @@ export class RunningCalls {
     this.#ending = true;
     const { code, details, metadata } = toErrorAnswer(new ShuttingDown());
     for (const stream of this.#streams) stream.sendStatus({ code, details, metadata });
+  }
+
+  /** What the work comes to, or a `ShuttingDown` when `cutOff` is called before: the work may go on then. */
+  orCutOff<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.add(reject);
+      void work.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+    });
+  }
+
+  /** Has the calls that are still at work answered at once. Says whether there were any. */
+  cutOff(): boolean {
+    const waiting = [...this.#waiting];
+    for (const reject of waiting) reject(new ShuttingDown());
+    return waiting.length > 0;
   }
 
   /** Resolves when every call has been answered, also those that nobody waits for any more. */

@@ -56,7 +56,7 @@ const LIMITS: GrpcServerOptions = {
 };
 
 // With what the relay and the store need after it, the process ends within 10 s.
-const SHUTDOWN_MS_MAX = 4000;
+const FINISH_MS_MAX = 3000;
 // For last answers to leave, once every call has one. What then still holds the server up never came whole.
 const FLUSH_MS = 1000;
 
@@ -73,10 +73,10 @@ export async function serve(
   addCalls(server, parts, { authenticate: authenticateBy(callers), clock, running, log });
   addReflection(server);
   const credentials = toCredentials(tls);
-  const health = await startHealth(store, clock, log);
-  health.addToServer(server);
   const connections = new Connections();
+  const health = await startHealth(store, clock, log);
   try {
+    health.addToServer(server);
     const port = await bind(server, listen, credentials);
     return {
       address: formatAddress({ ...listen, port }),
@@ -164,8 +164,10 @@ async function shutDown(server: GrpcServer, running: RunningCalls): Promise<void
     Promise.all([closed, answered]),
     // It never closes while a client leaves a request half sent, or reads no answer.
     answered.then(() => wait(FLUSH_MS)),
-    wait(SHUTDOWN_MS_MAX),
+    wait(FINISH_MS_MAX),
   ]);
+  // Answered, they are repeated elsewhere: a client takes a call that breaks off for cancelled, and gives up.
+  if (running.cutOff()) await Promise.race([closed, wait(FLUSH_MS)]);
   over.abort();
   server.forceShutdown();
 }

@@ -64,7 +64,7 @@ export function unary<Request extends object, Response>(
     const line = (outcome: object) => ({ call: name, ...facts, ...outcome, ms: msSince(begunMs, clock) });
     try {
       const call = letIn(name, rpc, facts, around);
-      const response = await handle(rpc.request, call);
+      const response = await running.orCutOff(handle(rpc.request, call));
       log[level](line({}), 'call');
       respond(null, response);
     } catch (error) {

@@ -18,6 +18,9 @@ const CHECKSUM_LENGTH = 6;
 const SHOWN_LENGTH = 4;
 const BASE62 = /^[0-9A-Za-z]*$/;
 
+/** So that someone who sees the display still misses 128 random bits; checksum and shown characters tell them nothing. */
+export const BODY_LENGTH_MIN = CHECKSUM_LENGTH + SHOWN_LENGTH + Math.ceil(128 / Math.log2(62));
+
 /** A credential just made: what the client gets once, and what the record keeps of it. */
 export interface NewCredential {
   /** The bearer token, or in pair form the secret. */
@@ -81,11 +84,6 @@ export function matches(key: Key, { clientId }: LookUp): boolean {
   const stored = Buffer.from(key.clientId);
   const presented = Buffer.from(clientId);
   return stored.length === presented.length && timingSafeEqual(stored, presented);
-}
-
-/** Of the random part, in bits, what stays unknown to someone who sees the display. */
-export function undisclosedBits(form: CredentialForm): number {
-  return (form.bodyLength - CHECKSUM_LENGTH - SHOWN_LENGTH) * Math.log2(62);
 }
 
 function recognisePair(
