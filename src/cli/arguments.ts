@@ -3,6 +3,7 @@ import { Option } from 'commander';
 
 import { type Actor, ActorType } from '../gen/keyreeve/v1/actor.js';
 import type { KeySelector } from '../gen/keyreeve/v1/key.js';
+import type { OrganizationRef } from '../keys/organization.js';
 import { UsageFault } from './faults.js';
 
 const ACTOR_TYPES: Readonly<Record<string, ActorType>> = {
@@ -70,6 +71,20 @@ export function oneOf<const T extends string>(names: readonly T[]): (text: strin
     if (found === undefined) throw new UsageFault(`expected ${listOf(names)}`);
     return found;
   };
+}
+
+export interface OrganizationOptions {
+  readonly keyspace: string;
+  readonly organization: string;
+}
+
+export const organizationOptions = (): Option[] => [
+  new Option('--keyspace <name>', 'the keyspace of the organization').makeOptionMandatory(),
+  new Option('--organization <id>', 'the organization that owns the keys').makeOptionMandatory(),
+];
+
+export function toOrganization({ keyspace, organization }: OrganizationOptions): OrganizationRef {
+  return { keyspace, organizationId: organization };
 }
 
 export interface SelectorOptions {

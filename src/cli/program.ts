@@ -3,20 +3,20 @@ import { CommanderError } from 'commander';
 import { z } from 'zod';
 
 import { StoreFault } from '../store/faults.js';
-import { addAuditList } from './audit-list.js';
-import { addAuditVerify } from './audit-verify.js';
-import { addCallersToken } from './callers-token.js';
 import { example, SafeCommand } from './command.js';
-import { addConfigCheck } from './config-check.js';
+import { addAuditList } from './commands/audit-list.js';
+import { addAuditVerify } from './commands/audit-verify.js';
+import { addCallersToken } from './commands/callers-token.js';
+import { addConfigCheck } from './commands/config-check.js';
+import { addKeysCreate } from './commands/keys-create.js';
+import { addKeysGet } from './commands/keys-get.js';
+import { addKeysList } from './commands/keys-list.js';
+import { addKeysRevoke } from './commands/keys-revoke.js';
+import { addKeysVerify } from './commands/keys-verify.js';
+import { addServe } from './commands/serve.js';
 import { explainEnvironment } from './environment.js';
 import { type ExitCode, exitCodes, explainExitCodes } from './exit-codes.js';
 import { CommandFault } from './faults.js';
-import { addKeysCreate } from './keys-create.js';
-import { addKeysGet } from './keys-get.js';
-import { addKeysList } from './keys-list.js';
-import { addKeysRevoke } from './keys-revoke.js';
-import { addKeysVerify } from './keys-verify.js';
-import { addServe } from './serve.js';
 import { remark, type Terminal } from './terminal.js';
 
 /**

@@ -1,5 +1,5 @@
 import { OutputFault } from './faults.js';
-import { printable } from './printable.js';
+import { printable } from './output/printable.js';
 
 /** What a command reads from and writes to. Tests give their own. */
 export interface Terminal {

@@ -1,10 +1,10 @@
 import { expect, test } from 'vitest';
 
-import { parseAnchor } from '../../src/cli/audit-verify.js';
 import { parseActor, parseCount, parseLabel, parseSequence, toLabels } from '../../src/cli/arguments.js';
-import { parseServer, toConnection } from '../../src/cli/connection.js';
+import { parseAnchor } from '../../src/cli/commands/audit-verify.js';
 import { UsageFault } from '../../src/cli/faults.js';
-import { parseDurationMs, parseTime, toDuration, toIso } from '../../src/cli/times.js';
+import { parseDurationMs, parseTime, toDuration, toIso } from '../../src/cli/output/times.js';
+import { parseServer, toConnection } from '../../src/cli/service/connection.js';
 import { isLoopback } from '../../src/config/address.js';
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 

@@ -1,7 +1,7 @@
 import { Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { expect, test } from 'vitest';
 
-import { toCallFault } from '../../src/cli/errors.js';
+import { toCallFault } from '../../src/cli/service/errors.js';
 import { exitCodes, explainExitCodes } from '../../src/cli/exit-codes.js';
 import { BadRequest, ErrorInfo, RetryInfo } from '../../src/gen/google/rpc/error_details.js';
 import { Status } from '../../src/gen/google/rpc/status.js';
@@ -33,6 +33,25 @@ test('a mutation whose outcome is open says how to find out, and how long to wai
   expect(toCallFault(error, { server }).message).not.toContain('request-id');
 });
 
+test('a call that the service cancels is to be tried again; only one that Ctrl-C ends was interrupted', () => {
+  const error = errorOf(status.CANCELLED, 'Call cancelled', {});
+  const open = 'it may have been carried out all the same: repeat it with --request-id r1 to find out';
+  expect(toCallFault(error, { server, requestId: 'r1', interrupted: false })).toMatchObject({
+    exitCode: exitCodes.unavailable,
+    message: `CANCELLED: Call cancelled; the service ended the call, as when it shuts down: try again; ${open}`,
+  });
+  expect(toCallFault(error, { server, requestId: 'r1', interrupted: true })).toMatchObject({
+    exitCode: exitCodes.interrupted,
+    message: `CANCELLED: interrupted; ${open}`,
+  });
+});
+
+test('what the service answers before Ctrl-C reaches it stands', () => {
+  const details = { ErrorInfo: ErrorInfo.encode(ErrorInfo.create({ reason: 'NAME_TAKEN' })).finish() };
+  const fault = toCallFault(errorOf(status.ALREADY_EXISTS, 'taken', details), { server, interrupted: true });
+  expect(fault).toMatchObject({ exitCode: exitCodes.refused, message: 'NAME_TAKEN: taken' });
+});
+
 test('a refusal leaves nothing open', () => {
   const details = { ErrorInfo: ErrorInfo.encode(ErrorInfo.create({ reason: 'NAME_TAKEN' })).finish() };
   const fault = toCallFault(errorOf(status.ALREADY_EXISTS, 'taken', details), { server, requestId: 'r1' });
@@ -50,7 +69,7 @@ test.each([
   [status.UNAVAILABLE, 'STORE_UNAVAILABLE', exitCodes.unavailable],
   [status.DEADLINE_EXCEEDED, undefined, exitCodes.unavailable],
   [status.INTERNAL, undefined, exitCodes.internal],
-  [status.CANCELLED, undefined, exitCodes.interrupted],
+  [status.CANCELLED, undefined, exitCodes.unavailable],
 ])('code %i with the reason %s exits as scripts expect', (code, reason, exitCode) => {
   const details = reason === undefined ? {} : { ErrorInfo: ErrorInfo.encode(ErrorInfo.create({ reason })).finish() };
   expect(toCallFault(errorOf(code, 'x', details), { server }).exitCode).toBe(exitCode);

@@ -3,10 +3,10 @@ import { Writable } from 'node:stream';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { toEnforcementJson, toKeyJson, toRateLimitJson, toVerifiedKeyJson } from '../../src/cli/messages.js';
-import { printable, printableJson } from '../../src/cli/printable.js';
-import { Progress } from '../../src/cli/progress.js';
-import { toFields, toTable } from '../../src/cli/table.js';
+import { Progress } from '../../src/cli/commands/progress.js';
+import { toEnforcementJson, toKeyJson, toRateLimitJson, toVerifiedKeyJson } from '../../src/cli/output/messages.js';
+import { printable, printableJson } from '../../src/cli/output/printable.js';
+import { toFields, toTable } from '../../src/cli/output/table.js';
 import { Enforcement } from '../../src/gen/keyreeve/v1/enforcement.js';
 import { Key } from '../../src/gen/keyreeve/v1/key.js';
 import { RateLimit, VerifiedKey } from '../../src/gen/keyreeve/v1/verification.js';

@@ -1,8 +1,8 @@
 /** Keys as people read them. */
-import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
-import type { Actor } from '../gen/keyreeve/v1/actor.js';
-import { type Key, RevocationReason } from '../gen/keyreeve/v1/key.js';
-import { organizationPath } from '../keys/organization.js';
+import type { Timestamp } from '../../gen/google/protobuf/timestamp.js';
+import type { Actor } from '../../gen/keyreeve/v1/actor.js';
+import { type Key, RevocationReason } from '../../gen/keyreeve/v1/key.js';
+import { organizationPath } from '../../keys/organization.js';
 import { actorTypeName, reasonName, stateName } from './messages.js';
 import { toFields, toTable } from './table.js';
 import { toShortTime } from './times.js';

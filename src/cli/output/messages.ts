@@ -2,13 +2,13 @@
  * The messages as JSON for programs: names as in the proto, enum values without their prefix, times in RFC 3339. Every
  * field is there; what is absent is null.
  */
-import type { Duration } from '../gen/google/protobuf/duration.js';
-import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
-import { type Actor, ActorType } from '../gen/keyreeve/v1/actor.js';
-import type { Credential } from '../gen/keyreeve/v1/credential.js';
-import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
-import { type Key, KeyState, RevocationReason } from '../gen/keyreeve/v1/key.js';
-import { Decision, type RateLimit, type VerifiedKey } from '../gen/keyreeve/v1/verification.js';
+import type { Duration } from '../../gen/google/protobuf/duration.js';
+import type { Timestamp } from '../../gen/google/protobuf/timestamp.js';
+import { type Actor, ActorType } from '../../gen/keyreeve/v1/actor.js';
+import type { Credential } from '../../gen/keyreeve/v1/credential.js';
+import type { Enforcement } from '../../gen/keyreeve/v1/enforcement.js';
+import { type Key, KeyState, RevocationReason } from '../../gen/keyreeve/v1/key.js';
+import { Decision, type RateLimit, type VerifiedKey } from '../../gen/keyreeve/v1/verification.js';
 import { toIso, toMs } from './times.js';
 
 export function toKeyJson(key: Key): object {

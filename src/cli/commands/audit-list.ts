@@ -1,20 +1,28 @@
 import type { Command } from 'commander';
 import { z } from 'zod';
 
-import type { AuditEvent } from '../gen/keyreeve/v1/audit_event.js';
-import { AuditServiceService } from '../gen/keyreeve/v1/audit_service.js';
-import { organizationPath } from '../keys/organization.js';
-import { anyText, parseCount, parsedOption, parseSequence, repeatedOption } from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault } from './faults.js';
-import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
-import { collectPages } from './pages.js';
-import { printableJson } from './printable.js';
-import { toTable } from './table.js';
-import { print, type Terminal } from './terminal.js';
+import type { AuditEvent } from '../../gen/keyreeve/v1/audit_event.js';
+import { AuditServiceService } from '../../gen/keyreeve/v1/audit_service.js';
+import { organizationPath } from '../../keys/organization.js';
+import {
+  anyText,
+  type OrganizationOptions,
+  organizationOptions,
+  parseCount,
+  parsedOption,
+  parseSequence,
+  repeatedOption,
+  toOrganization,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault } from '../faults.js';
+import { printableJson } from '../output/printable.js';
+import { toTable } from '../output/table.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { collectPages } from '../service/pages.js';
+import { print, type Terminal } from '../terminal.js';
 
 type Options = ConnectionOptions &
   OrganizationOptions & {

@@ -3,13 +3,13 @@ import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 
-import { type Address, isLoopback, parseAddress } from '../config/address.js';
-import { Secret } from '../keys/secret.js';
-import { parsedOption } from './arguments.js';
-import { readEnvironment, variables } from './environment.js';
-import { systemCodeOf, UsageFault } from './faults.js';
-import type { Terminal } from './terminal.js';
-import { parseDurationMs } from './times.js';
+import { type Address, isLoopback, parseAddress } from '../../config/address.js';
+import { Secret } from '../../keys/secret.js';
+import { parsedOption } from '../arguments.js';
+import { readEnvironment, variables } from '../environment.js';
+import { systemCodeOf, UsageFault } from '../faults.js';
+import { parseDurationMs } from '../output/times.js';
+import type { Terminal } from '../terminal.js';
 
 export interface ConnectionOptions {
   readonly server?: Address;

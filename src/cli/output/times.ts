@@ -1,9 +1,9 @@
 import { z } from 'zod';
 
-import { durationMs } from '../config/duration.js';
-import type { Duration } from '../gen/google/protobuf/duration.js';
-import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
-import { UsageFault } from './faults.js';
+import { durationMs } from '../../config/duration.js';
+import type { Duration } from '../../gen/google/protobuf/duration.js';
+import type { Timestamp } from '../../gen/google/protobuf/timestamp.js';
+import { UsageFault } from '../faults.js';
 
 const rfc3339 = z.iso.datetime({ offset: true });
 const duration = durationMs({ positive: true });

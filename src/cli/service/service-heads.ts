@@ -1,13 +1,13 @@
 import { status } from '@grpc/grpc-js';
 import { z } from 'zod';
 
-import type { Entry, Place } from '../audit/verify-chain.js';
-import { AuditServiceService } from '../gen/keyreeve/v1/audit_service.js';
-import { parseOrganizationId } from '../keys/fields.js';
-import { organizationPath, type OrganizationRef } from '../keys/organization.js';
-import { isRefusal } from '../keys/refusal.js';
+import type { Entry, Place } from '../../audit/verify-chain.js';
+import { AuditServiceService } from '../../gen/keyreeve/v1/audit_service.js';
+import { parseOrganizationId } from '../../keys/fields.js';
+import { organizationPath, type OrganizationRef } from '../../keys/organization.js';
+import { isRefusal } from '../../keys/refusal.js';
+import { CommandFault } from '../faults.js';
 import type { ServiceClient } from './client.js';
-import { CommandFault } from './faults.js';
 
 /**
  * Where chains end, as a running service tells. It lists no organizations, so it is asked about each one when its first

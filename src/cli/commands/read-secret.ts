@@ -1,10 +1,10 @@
 import { Writable } from 'node:stream';
 import { createInterface } from 'node:readline/promises';
 
-import { Secret } from '../keys/secret.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault, UsageFault } from './faults.js';
-import type { Terminal } from './terminal.js';
+import { Secret } from '../../keys/secret.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault, UsageFault } from '../faults.js';
+import type { Terminal } from '../terminal.js';
 
 // Far more than any credential: the service answers what is too long to be one, and this only bounds the memory.
 const INPUT_BYTES_MAX = 64 * 1024;

@@ -1,5 +1,5 @@
-import type { Clock } from '../keys/clock.js';
-import type { Terminal } from './terminal.js';
+import type { Clock } from '../../keys/clock.js';
+import type { Terminal } from '../terminal.js';
 
 const TERMINAL_EVERY_MS = 200;
 const LINE_EVERY_MS = 5000;

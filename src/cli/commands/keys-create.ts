@@ -1,32 +1,34 @@
 import { randomUUID } from 'node:crypto';
 import { Option, type Command } from 'commander';
 
-import type { Credential } from '../gen/keyreeve/v1/credential.js';
-import type { Key } from '../gen/keyreeve/v1/key.js';
-import { type CreateKeyRequest, type CreateKeyResponse, KeyServiceService } from '../gen/keyreeve/v1/key_service.js';
-import { organizationPath } from '../keys/organization.js';
+import type { Credential } from '../../gen/keyreeve/v1/credential.js';
+import type { Key } from '../../gen/keyreeve/v1/key.js';
+import { type CreateKeyRequest, type CreateKeyResponse, KeyServiceService } from '../../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../../keys/organization.js';
 import {
   type ActorOptions,
   actorOptions,
   anyText,
+  type OrganizationOptions,
+  organizationOptions,
   parsedOption,
   parseLabel,
   repeatedOption,
   toActor,
   toLabels,
-} from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault, OutputFault } from './faults.js';
-import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
-import { describeKey } from './key-text.js';
-import { toCredentialJson, toKeyJson } from './messages.js';
-import { printableJson } from './printable.js';
-import { toFields } from './table.js';
-import { print, remark, type Terminal } from './terminal.js';
-import { parseDurationMs, parseTime, toDuration } from './times.js';
+  toOrganization,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault, OutputFault } from '../faults.js';
+import { describeKey } from '../output/key-text.js';
+import { toCredentialJson, toKeyJson } from '../output/messages.js';
+import { printableJson } from '../output/printable.js';
+import { toFields } from '../output/table.js';
+import { parseDurationMs, parseTime, toDuration } from '../output/times.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, remark, type Terminal } from '../terminal.js';
 
 type Options = ConnectionOptions &
   OrganizationOptions &

@@ -1,20 +1,20 @@
 import type { Command } from 'commander';
 
-import { Decision } from '../gen/keyreeve/v1/verification.js';
-import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
-import { organizationPath } from '../keys/organization.js';
-import type { Secret } from '../keys/secret.js';
-import { anyText, repeatedOption } from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { type ExitCode, exitCodes } from './exit-codes.js';
-import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from './messages.js';
-import { printableJson } from './printable.js';
+import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
+import { Decision } from '../../gen/keyreeve/v1/verification.js';
+import { organizationPath } from '../../keys/organization.js';
+import type { Secret } from '../../keys/secret.js';
+import { anyText, repeatedOption } from '../arguments.js';
+import { example } from '../command.js';
+import { type ExitCode, exitCodes } from '../exit-codes.js';
+import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from '../output/messages.js';
+import { printableJson } from '../output/printable.js';
+import { toFields } from '../output/table.js';
+import { toShortTime } from '../output/times.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, type Terminal } from '../terminal.js';
 import { readSecret } from './read-secret.js';
-import { toFields } from './table.js';
-import { print, type Terminal } from './terminal.js';
-import { toShortTime } from './times.js';
 
 type Options = ConnectionOptions & {
   readonly keyspace?: string;

@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 
-import { type Config, loadConfig } from '../config/load.js';
-import { formatProblem } from '../config/problems.js';
-import type { Environment } from '../config/settings.js';
-import { example } from './command.js';
-import { type ExitCode, exitCodes } from './exit-codes.js';
-import { print, remark, type Terminal } from './terminal.js';
+import { type Config, loadConfig } from '../../config/load.js';
+import { formatProblem } from '../../config/problems.js';
+import type { Environment } from '../../config/settings.js';
+import { example } from '../command.js';
+import { type ExitCode, exitCodes } from '../exit-codes.js';
+import { print, remark, type Terminal } from '../terminal.js';
 
 interface Options {
   readonly keyspaces?: string;

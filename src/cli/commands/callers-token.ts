@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
 
-import { newCallerToken, ROLES, type Role } from '../config/callers.js';
-import { formatProblem } from '../config/problems.js';
-import { anyText, oneOf, repeatedOption } from './arguments.js';
-import { example } from './command.js';
-import { UsageFault } from './faults.js';
-import { printableJson } from './printable.js';
-import { print, remark, type Terminal } from './terminal.js';
+import { newCallerToken, ROLES, type Role } from '../../config/callers.js';
+import { formatProblem } from '../../config/problems.js';
+import { anyText, oneOf, repeatedOption } from '../arguments.js';
+import { example } from '../command.js';
+import { UsageFault } from '../faults.js';
+import { printableJson } from '../output/printable.js';
+import { print, remark, type Terminal } from '../terminal.js';
 
 interface Options {
   readonly role: readonly Role[];

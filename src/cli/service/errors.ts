@@ -1,36 +1,39 @@
 /** The service's errors, each as one line (reason, field, message, way out) and an exit code. */
 import { type ServiceError, status } from '@grpc/grpc-js';
 
-import { BadRequest, ErrorInfo, RetryInfo } from '../gen/google/rpc/error_details.js';
-import { Status } from '../gen/google/rpc/status.js';
-import { type ExitCode, exitCodes } from './exit-codes.js';
-import { CommandFault } from './faults.js';
-import { toMs } from './times.js';
+import { BadRequest, ErrorInfo, RetryInfo } from '../../gen/google/rpc/error_details.js';
+import { Status } from '../../gen/google/rpc/status.js';
+import { type ExitCode, exitCodes } from '../exit-codes.js';
+import { CommandFault } from '../faults.js';
+import { toMs } from '../output/times.js';
 
 export interface CallContext {
   /** `host:port`. */
   readonly server: string;
   /** Of a mutation. */
   readonly requestId?: string | undefined;
+  /** With Ctrl-C: the command itself cancelled the call. A server cancels too, as when it shuts down. */
+  readonly interrupted?: boolean;
 }
 
 /** @param error null where the call ended without error and without answer */
 export function toCallFault(error: ServiceError | null, context: CallContext): CommandFault {
   const code = error?.code ?? status.UNKNOWN;
+  const interrupted = code === status.CANCELLED && context.interrupted === true;
   const details = readDetails(error);
   const reason = details.reason ?? status[code];
   const fields = details.fields.length > 0 ? ` (${details.fields.join(', ')})` : '';
   const parts = [
-    `${reason}${fields}: ${withoutStop(messageOf(error))}`,
+    `${reason}${fields}: ${interrupted ? 'interrupted' : withoutStop(messageOf(error))}`,
     details.retryMs === undefined ? undefined : `the service asks to wait ${Math.ceil(details.retryMs / 1000)} s`,
-    hintOf(code, details.reason, context),
+    interrupted ? undefined : hintOf(code, details.reason, context),
     ...(context.requestId !== undefined && mayHaveHappened(code, details.reason)
       ? [`it may have been carried out all the same: repeat it with --request-id ${context.requestId} to find out`]
       : []),
   ];
-  return new CommandFault(exitCodeOf(code, details.reason), parts.filter((part) => part !== undefined).join('; '), {
-    cause: error ?? undefined,
-  });
+  const exitCode = interrupted ? exitCodes.interrupted : exitCodeOf(code, details.reason);
+  const message = parts.filter((part) => part !== undefined).join('; ');
+  return new CommandFault(exitCode, message, { cause: error ?? undefined });
 }
 
 interface Details {
@@ -41,7 +44,7 @@ interface Details {
 
 const EXIT_CODES: Readonly<Record<status, ExitCode>> = {
   [status.OK]: exitCodes.internal,
-  [status.CANCELLED]: exitCodes.interrupted,
+  [status.CANCELLED]: exitCodes.unavailable,
   [status.UNKNOWN]: exitCodes.internal,
   [status.INVALID_ARGUMENT]: exitCodes.refused,
   [status.DEADLINE_EXCEEDED]: exitCodes.unavailable,
@@ -84,6 +87,7 @@ function hintOf(code: status, reason: string | undefined, { server }: CallContex
   if (code === status.UNAVAILABLE) {
     return `is the service running at ${server} (keyreeve serve)? If it is elsewhere, use --server; if only one side speaks TLS, --tls, --ca-cert or --insecure`;
   }
+  if (code === status.CANCELLED) return 'the service ended the call, as when it shuts down: try again';
   if (code === status.DEADLINE_EXCEEDED) return 'try again, or wait longer with --timeout';
   if (code === status.UNIMPLEMENTED) return `what answers at ${server} is no Keyreeve, or one of another version`;
   return code === status.UNAUTHENTICATED ? HINTS.CALLER_UNKNOWN : undefined;
@@ -95,7 +99,6 @@ function mayHaveHappened(code: status, reason: string | undefined): boolean {
 }
 
 function messageOf(error: ServiceError | null): string {
-  if (error?.code === status.CANCELLED) return 'interrupted';
   // What the library says of a connection that failed ends in notes about name resolution, most often empty ones, and
   // what OpenSSL says of one breaks the line.
   const message = error?.details.replace(/ Resolution note:.*$/s, '').replace(/\s+/g, ' ');

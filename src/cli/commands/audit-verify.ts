@@ -1,14 +1,14 @@
 import { type Command, Option } from 'commander';
 
-import { parseOrganizationId } from '../keys/fields.js';
-import { isRefusal } from '../keys/refusal.js';
-import { oneOf, parsedOption, repeatedOption } from './arguments.js';
-import { example } from './command.js';
-import { addConnectionOptions } from './connection.js';
-import type { ExitCode } from './exit-codes.js';
-import { UsageFault } from './faults.js';
-import type { Terminal } from './terminal.js';
-import type { Anchor, VerifyAuditOptions } from './verify-audit.js';
+import { parseOrganizationId } from '../../keys/fields.js';
+import { isRefusal } from '../../keys/refusal.js';
+import { oneOf, parsedOption, repeatedOption } from '../arguments.js';
+import { example } from '../command.js';
+import type { ExitCode } from '../exit-codes.js';
+import { UsageFault } from '../faults.js';
+import { addConnectionOptions } from '../service/connection.js';
+import type { Terminal } from '../terminal.js';
+import type { Anchor, JudgeAuditOptions } from './judge-audit.js';
 
 export function addAuditVerify(audit: Command, terminal: Terminal, end: (code: ExitCode) => void): void {
   const command = audit
@@ -50,10 +50,10 @@ export function addAuditVerify(audit: Command, terminal: Terminal, end: (code: E
       'keyreeve audit verify --topic --anchor metlo/acme:12:5f0c…',
     ),
   );
-  command.action(async (options: VerifyAuditOptions) => {
+  command.action(async (options: JudgeAuditOptions) => {
     // The stores and Kafka take longer to load than most commands to run.
-    const { verifyAudit } = await import('./verify-audit.js');
-    end(await verifyAudit(options, terminal));
+    const { judgeAudit } = await import('./judge-audit.js');
+    end(await judgeAudit(options, terminal));
   });
 }
 

@@ -1,17 +1,23 @@
 import type { Command } from 'commander';
 
-import { KeyServiceService } from '../gen/keyreeve/v1/key_service.js';
-import { type SelectorOptions, selectorOptions, toSelector } from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault } from './faults.js';
-import { describeKey } from './key-text.js';
-import { toKeyJson } from './messages.js';
-import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
-import { printableJson } from './printable.js';
-import { print, type Terminal } from './terminal.js';
+import { KeyServiceService } from '../../gen/keyreeve/v1/key_service.js';
+import {
+  type OrganizationOptions,
+  organizationOptions,
+  type SelectorOptions,
+  selectorOptions,
+  toOrganization,
+  toSelector,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault } from '../faults.js';
+import { describeKey } from '../output/key-text.js';
+import { toKeyJson } from '../output/messages.js';
+import { printableJson } from '../output/printable.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, type Terminal } from '../terminal.js';
 
 type Options = ConnectionOptions & OrganizationOptions & SelectorOptions & { readonly json?: boolean };
 

@@ -1,6 +1,6 @@
-import { readAuditFile } from '../audit/read-file.js';
-import { readHeads, readStore } from '../audit/read-store.js';
-import { readTopic } from '../audit/read-topic.js';
+import { readAuditFile } from '../../audit/read-file.js';
+import { readHeads, readStore } from '../../audit/read-store.js';
+import { readTopic } from '../../audit/read-topic.js';
 import {
   type Entry,
   type Fault,
@@ -8,23 +8,23 @@ import {
   type Verdict,
   verifyChain,
   type VerifyOptions,
-} from '../audit/verify-chain.js';
-import { sourceOf } from '../keys/chain.js';
-import { systemClock } from '../keys/clock.js';
-import { organizationPath, type OrganizationRef } from '../keys/organization.js';
-import { createLog } from '../log.js';
-import type { Store } from '../store/port.js';
-import { ServiceClient } from './client.js';
-import { type ConnectionOptions, toConnection } from './connection.js';
-import { type ExitCode, exitCodes } from './exit-codes.js';
-import { CommandFault, systemCodeOf, UsageFault } from './faults.js';
+} from '../../audit/verify-chain.js';
+import { sourceOf } from '../../keys/chain.js';
+import { systemClock } from '../../keys/clock.js';
+import { organizationPath, type OrganizationRef } from '../../keys/organization.js';
+import { createLog } from '../../log.js';
+import type { Store } from '../../store/port.js';
+import { type ExitCode, exitCodes } from '../exit-codes.js';
+import { CommandFault, systemCodeOf, UsageFault } from '../faults.js';
+import { printable, printableJson } from '../output/printable.js';
+import { ServiceClient } from '../service/client.js';
+import { type ConnectionOptions, toConnection } from '../service/connection.js';
+import { ServiceHeads } from '../service/service-heads.js';
+import { print, type Terminal } from '../terminal.js';
 import { openStore, toSettings } from './open-store.js';
-import { printable, printableJson } from './printable.js';
 import { Progress } from './progress.js';
-import { ServiceHeads } from './service-heads.js';
-import { print, type Terminal } from './terminal.js';
 
-export type VerifyAuditOptions = ConnectionOptions & {
+export type JudgeAuditOptions = ConnectionOptions & {
   readonly file?: string;
   readonly topic?: boolean;
   readonly store?: boolean;
@@ -40,7 +40,7 @@ export interface Anchor {
 }
 
 /** @throws CommandFault where something cannot be read, or a StoreFault */
-export async function verifyAudit(options: VerifyAuditOptions, terminal: Terminal): Promise<ExitCode> {
+export async function judgeAudit(options: JudgeAuditOptions, terminal: Terminal): Promise<ExitCode> {
   const needsStore = options.store === true || options.against === 'store';
   if (options.file === undefined && !options.topic && !options.store) {
     throw new UsageFault('say what to verify: --file, --topic or --store');
@@ -52,7 +52,7 @@ export async function verifyAudit(options: VerifyAuditOptions, terminal: Termina
   return verdict.faultCount === 0 ? exitCodes.ok : exitCodes.no;
 }
 
-async function judge(options: VerifyAuditOptions, store: Store | undefined, terminal: Terminal): Promise<Verdict> {
+async function judge(options: JudgeAuditOptions, store: Store | undefined, terminal: Terminal): Promise<Verdict> {
   const entries = read(options, store, terminal);
   using progress = new Progress(terminal.stderr, systemClock);
   const common: VerifyOptions = {
@@ -74,7 +74,7 @@ async function judge(options: VerifyAuditOptions, store: Store | undefined, term
 }
 
 /** @throws CommandFault that says what could not be read */
-async function* read(options: VerifyAuditOptions, store: Store | undefined, { env }: Terminal): AsyncGenerator<Entry> {
+async function* read(options: JudgeAuditOptions, store: Store | undefined, { env }: Terminal): AsyncGenerator<Entry> {
   if (options.store && store) {
     yield* readStore(store, systemClock);
   } else if (options.file !== undefined) {

@@ -8,7 +8,7 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 
-import { formatAddress, isLoopback } from '../config/address.js';
+import { formatAddress, isLoopback } from '../../config/address.js';
 import type { Connection } from './connection.js';
 import { toCallFault } from './errors.js';
 
@@ -56,6 +56,7 @@ export class ServiceClient implements Disposable {
     const { token, timeoutMs, address } = this.#connection;
     const metadata = new Metadata();
     if (token) metadata.set('authorization', `Bearer ${token.reveal()}`);
+    let interrupted = false;
     let cancel = (): void => undefined;
     try {
       return await new Promise<Response>((resolve, reject) => {
@@ -67,11 +68,14 @@ export class ServiceClient implements Disposable {
           metadata,
           { deadline: Date.now() + timeoutMs },
           (error: ServiceError | null, response?: Response) => {
-            if (response === undefined) reject(toCallFault(error, { server: formatAddress(address), requestId }));
+            if (response === undefined) reject(toCallFault(error, { server: formatAddress(address), requestId, interrupted }));
             else resolve(response);
           },
         );
-        cancel = () => call.cancel();
+        cancel = () => {
+          interrupted = true;
+          call.cancel();
+        };
         process.once('SIGINT', cancel);
       });
     } finally {

@@ -1,16 +1,16 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { parseSettings, type Environment, type Settings } from '../config/settings.js';
-import { formatProblem } from '../config/problems.js';
-import { sourceOf } from '../keys/chain.js';
-import { systemClock } from '../keys/clock.js';
-import { openMongoStore } from '../store/mongodb/open.js';
-import type { Store } from '../store/port.js';
-import { resultCodeOf, SQLITE_BUSY } from '../store/sqlite/connection.js';
-import { DATABASE_FILE, openSqliteStore } from '../store/sqlite/open.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault, UsageFault } from './faults.js';
+import { formatProblem } from '../../config/problems.js';
+import { parseSettings, type Environment, type Settings } from '../../config/settings.js';
+import { sourceOf } from '../../keys/chain.js';
+import { systemClock } from '../../keys/clock.js';
+import { openMongoStore } from '../../store/mongodb/open.js';
+import type { Store } from '../../store/port.js';
+import { resultCodeOf, SQLITE_BUSY } from '../../store/sqlite/connection.js';
+import { DATABASE_FILE, openSqliteStore } from '../../store/sqlite/open.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault, UsageFault } from '../faults.js';
 
 /** The service's own settings. @throws UsageFault with all that is wrong with them */
 export function toSettings(env: Environment): Settings {

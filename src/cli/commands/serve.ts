@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
 
-import { example } from './command.js';
-import { UsageFault } from './faults.js';
-import type { Terminal } from './terminal.js';
+import { example } from '../command.js';
+import { UsageFault } from '../faults.js';
+import type { Terminal } from '../terminal.js';
 
 export function addServe(program: Command, { env }: Terminal): void {
   program
@@ -15,7 +15,7 @@ export function addServe(program: Command, { env }: Terminal): void {
     .addHelpText('after', example('KEYREEVE_DATA_DIR=./data keyreeve serve'))
     .action(async () => {
       // Loaded here alone: no other command needs the whole service.
-      const { CannotStart, run } = await import('../main.js');
+      const { CannotStart, run } = await import('../../main.js');
       try {
         await run(env);
       } catch (error) {

@@ -1,30 +1,32 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 
-import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
-import { type Key, RevocationReason } from '../gen/keyreeve/v1/key.js';
-import { KeyServiceService, type RevokeKeyResponse } from '../gen/keyreeve/v1/key_service.js';
-import { organizationPath } from '../keys/organization.js';
+import type { Enforcement } from '../../gen/keyreeve/v1/enforcement.js';
+import { type Key, RevocationReason } from '../../gen/keyreeve/v1/key.js';
+import { KeyServiceService, type RevokeKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../../keys/organization.js';
 import {
   type ActorOptions,
   actorOptions,
   oneOf,
+  type OrganizationOptions,
+  organizationOptions,
   parsedOption,
   type SelectorOptions,
   selectorOptions,
   toActor,
+  toOrganization,
   toSelector,
-} from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { exitCodes } from './exit-codes.js';
-import { CommandFault } from './faults.js';
-import { toEnforcementJson, toKeyJson } from './messages.js';
-import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
-import { printable, printableJson } from './printable.js';
-import { print, type Terminal } from './terminal.js';
-import { toIso, toShortTime } from './times.js';
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault } from '../faults.js';
+import { toEnforcementJson, toKeyJson } from '../output/messages.js';
+import { printable, printableJson } from '../output/printable.js';
+import { toIso, toShortTime } from '../output/times.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, type Terminal } from '../terminal.js';
 
 const REASONS = {
   unused: RevocationReason.UNUSED,

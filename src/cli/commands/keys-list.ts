@@ -1,18 +1,26 @@
 import type { Command } from 'commander';
 
-import { type Key, KeyState } from '../gen/keyreeve/v1/key.js';
-import { KeyServiceService, type ListKeysRequest } from '../gen/keyreeve/v1/key_service.js';
-import { organizationPath } from '../keys/organization.js';
-import { anyText, oneOf, parseCount, parsedOption, repeatedOption } from './arguments.js';
-import { ServiceClient } from './client.js';
-import { example } from './command.js';
-import { addConnectionOptions, type ConnectionOptions, toConnection } from './connection.js';
-import { listKeys } from './key-text.js';
-import { toKeyJson } from './messages.js';
-import { type OrganizationOptions, organizationOptions, toOrganization } from './organization.js';
-import { collectPages } from './pages.js';
-import { printableJson } from './printable.js';
-import { print, type Terminal } from './terminal.js';
+import { type Key, KeyState } from '../../gen/keyreeve/v1/key.js';
+import { KeyServiceService, type ListKeysRequest } from '../../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../../keys/organization.js';
+import {
+  anyText,
+  oneOf,
+  type OrganizationOptions,
+  organizationOptions,
+  parseCount,
+  parsedOption,
+  repeatedOption,
+  toOrganization,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { listKeys } from '../output/key-text.js';
+import { toKeyJson } from '../output/messages.js';
+import { printableJson } from '../output/printable.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { collectPages } from '../service/pages.js';
+import { print, type Terminal } from '../terminal.js';
 
 const STATES = {
   active: [KeyState.ACTIVE],
