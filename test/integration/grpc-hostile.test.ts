@@ -1,4 +1,6 @@
 /** Bytes, headers and timing that no well-behaved client sends: each has its answer, and the process stays healthy. */
+import { once } from 'node:events';
+import { connect, type Settings } from 'node:http2';
 import { gzipSync } from 'node:zlib';
 import { Metadata } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -195,3 +197,10 @@ function bearer(value: string): VerifyKeyRequest['credential'] {
 function verifying(token: string): Uint8Array {
   return VerifyKeyRequest.encode({ ...VerifyKeyRequest.fromPartial({}), credential: bearer(token) }).finish();
 }
+
+test('a connection is told that it may have 100 calls at a time', async () => {
+  const session = connect(`http://${service.address}`);
+  const [settings] = (await once(session, 'remoteSettings')) as [Settings];
+  expect(settings.maxConcurrentStreams).toBe(100);
+  session.destroy();
+});
