@@ -46,7 +46,6 @@ export async function run(env: Environment): Promise<void> {
   const log = createLog(settings.logLevel);
   for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
   const clock = systemClock;
-  const stop = stopSignal();
 
   // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s), the store closes (2 s).
   await using store = await opened(() => openStore(settings, clock, log));
@@ -67,7 +66,8 @@ export async function run(env: Environment): Promise<void> {
   }
   if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
-  log.info({ signal: await stop }, 'stopping');
+  // Until here a signal ends the process at once: nobody is served yet.
+  log.info({ signal: await stopSignal() }, 'stopping');
 }
 
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
