@@ -37,6 +37,18 @@ test('Ctrl-C ends a call that is under way, quietly, and says how to learn what 
   );
 });
 
+test('a service that goes away amid a call does not count as Ctrl-C', async () => {
+  let reached: () => void;
+  const reaching = new Promise<void>((resolve) => (reached = resolve));
+  await using service = await fakeService({ keys: { createKey: () => reached() } });
+  const { ended } = startCli(['keys', 'create', ...organization, '--server', service.address]);
+  await reaching;
+  await service[Symbol.asyncDispose]();
+  const { exitCode, stderr } = await ended;
+  expect(exitCode).toBe(exitCodes.unavailable);
+  expect(stderr).toMatch(/^keyreeve: CANCELLED: .*: try again; .* repeat it with --request-id \S+ to find out\n$/);
+});
+
 test('a reader that goes away ends the command without a word', async () => {
   const keys = Array.from({ length: 5000 }, (_, at) => Key.create({ keyId: `key_${at}`, name: 'x'.repeat(200) }));
   await using service = await fakeService({

@@ -68,8 +68,8 @@ export class ServiceClient implements Disposable {
           metadata,
           { deadline: Date.now() + timeoutMs },
           (error: ServiceError | null, response?: Response) => {
-            if (response === undefined) reject(toCallFault(error, { server: formatAddress(address), requestId, interrupted }));
-            else resolve(response);
+            if (response !== undefined) resolve(response);
+            else reject(toCallFault(error, { server: formatAddress(address), requestId, interrupted }));
           },
         );
         cancel = () => {
