@@ -1,3 +1,4 @@
+import { EVENT_TYPE_PREFIX } from '../keys/chain.js';
 import { type Clock, Deadline } from '../keys/clock.js';
 import type { AuditEvent, EventType } from '../keys/event.js';
 import { type Organization, organizationPath, type OrganizationRef } from '../keys/organization.js';
@@ -20,8 +21,9 @@ const PAGE_MS = 10_000;
 export async function* readStore(store: EventStore, clock: Clock): AsyncGenerator<Entry> {
   for await (const organization of store.organizations()) {
     const path = organizationPath(organization);
-    for await (const { cloudEvent, sequence, hash, eventId, keyId } of eventsOf(store, organization, clock)) {
-      const claims = { organization: path, sequence, hash, eventId, keyId };
+    for await (const { cloudEvent, type, ...event } of eventsOf(store, organization, clock)) {
+      const { sequence, hash, eventId, keyId, time } = event;
+      const claims = { organization: path, sequence, hash, eventId, keyId, type: EVENT_TYPE_PREFIX + type, time };
       yield { text: cloudEvent, position: `${path} event ${sequence}`, claims };
     }
   }

@@ -30,6 +30,9 @@ export interface Claims {
   readonly hash?: string;
   readonly eventId?: string;
   readonly keyId?: string;
+  /** The CloudEvent's. */
+  readonly type?: string;
+  readonly time?: Date;
 }
 
 /** A place in an organization's chain. */
@@ -270,7 +273,11 @@ class Verification {
   #compareHeads(headsAfter: Places | undefined): void {
     for (const [organization, head] of this.#options.heads ?? []) this.#compareHead(organization, head);
     if (!headsAfter) return;
-    for (const [organization, { sequence }] of this.#chains) {
+    // An anchor counts as read: of an organization that ends before it there is no chain.
+    for (const [organization, { sequence }] of new Map<string, Place>([
+      ...(this.#options.anchors ?? []),
+      ...this.#chains,
+    ])) {
       const known = headsAfter.get(organization)?.sequence ?? 0;
       if (sequence <= known) continue;
       const message = `the store ends at event ${known}: was it put back to an earlier state?`;
@@ -321,7 +328,9 @@ const hashText = z.string().regex(/^[0-9a-f]{64}$/);
 const eventShape = z.object({
   id: z.string(),
   source: z.string(),
+  type: z.string(),
   subject: z.string(),
+  time: z.string(),
   data: z.object({
     keyspace: z.string(),
     organization_id: z.string(),
@@ -360,7 +369,7 @@ function whatIsAltered(event: ReadEvent, text: string): string | undefined {
 
 function whatContradicts(
   claims: Claims,
-  { id, subject, data }: ReadEvent,
+  { id, type, subject, time, data }: ReadEvent,
   organization: string,
 ): Pick<Fault, 'kind' | 'message'> | undefined {
   if (claims.sequence !== undefined && claims.sequence !== data.sequence) {
@@ -374,7 +383,9 @@ function whatContradicts(
     (claims.organization ?? organization) !== organization ||
     (claims.hash ?? data.hash) !== data.hash ||
     (claims.eventId ?? id) !== id ||
-    (claims.keyId ?? keyId) !== keyId;
+    (claims.keyId ?? keyId) !== keyId ||
+    (claims.type ?? type) !== type ||
+    (claims.time !== undefined && claims.time.getTime() !== Date.parse(time));
   return contradicts ? { kind: 'misplaced', message: 'it is kept under something else than it says' } : undefined;
 }
 

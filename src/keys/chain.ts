@@ -47,7 +47,8 @@ interface FactsJson {
   expire_time?: string | null;
 }
 
-const EVENT_TYPE_PREFIX = 'keyreeve.';
+/** Before an event's type, in its CloudEvent. */
+export const EVENT_TYPE_PREFIX = 'keyreeve.';
 
 /** The `source` of an installation's events. */
 export function sourceOf(installation: string): string {

@@ -45,7 +45,10 @@ export interface Store extends AsyncDisposable {
   /** Events by sequence, ascending, published or not, and the head that they lead to. */
   listEvents(organization: OrganizationRef, query: EventQuery, deadline: Deadline): Promise<EventPage>;
 
-  /** Every organization that was ever written, in no order, for a check of the whole. */
+  /**
+   * Every organization that was ever written, in no order, for a check of the whole. One that has events and no record,
+   * which no change leaves behind, is answered as one that was never written.
+   */
   organizations(): AsyncIterable<Organization>;
 
   /** What stored keyspaces relied on at the last start, and whether unrevoked keys still do. */

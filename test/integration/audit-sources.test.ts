@@ -14,12 +14,20 @@ import { readTopic } from '../../src/audit/read-topic.js';
 import { type Verdict, verifyChain } from '../../src/audit/verify-chain.js';
 import { systemClock } from '../../src/keys/clock.js';
 import type { AuditEvent } from '../../src/keys/event.js';
-import { organizationPath, type OrganizationRef } from '../../src/keys/organization.js';
-import { toEventRow as toMongoRow } from '../../src/store/mongodb/rows.js';
+import {
+  newOrganization,
+  type Organization,
+  organizationPath,
+  type OrganizationRef,
+} from '../../src/keys/organization.js';
+import { toEventRow as toMongoRow, toOrganizationRow as toMongoOrganizationRow } from '../../src/store/mongodb/rows.js';
 import type { Store } from '../../src/store/port.js';
-import { toEventRow as toSqliteRow } from '../../src/store/sqlite/rows.js';
+import {
+  toEventRow as toSqliteRow,
+  toOrganizationRow as toSqliteOrganizationRow,
+} from '../../src/store/sqlite/rows.js';
 import { edit, rewrite, silentLog } from '../support/audit.js';
-import { acme, aMutation, SOURCE } from '../support/domain.js';
+import { acme, aMutation, noon, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { openStoreAt, type StorePlace } from '../support/open-store.js';
@@ -72,6 +80,55 @@ describe.each(['file', 'topic', 'sqlite', 'mongodb'] as const)('in the %s', (whe
   test.each(damages)('an event %s is found and named', async (_, damage, fault) => {
     const { faults } = await damageAndVerify(where, damage);
     expect(faults[0]).toMatchObject({ organization: PATH, ...fault });
+  });
+});
+
+describe.each(['sqlite', 'mongodb'] as const)('in the %s', (where) => {
+  test.each<[string, (event: AuditEvent) => AuditEvent]>([
+    ['type', (event) => ({ ...event, type: 'key.updated' })],
+    ['time', (event) => ({ ...event, time: new Date(event.time.getTime() + 1) })],
+  ])('a row that says another %s than its event is found and named', async (_, change) => {
+    const { faults } = await damageAndVerify(where, replacing(3, change));
+    expect(faults).toMatchObject([{ kind: 'misplaced', organization: PATH, sequence: 3 }]);
+  });
+
+  test('an organization whose record was removed is found, also from an anchor at its end', async () => {
+    const place = placeOf(where);
+    const chain = (await makeEvents(place)).find(([first]) => first && organizationPath(first) === PATH);
+    await past(place, (rows) => rows.removeOrganization(acme));
+    await withStore(place, async (store) => {
+      const [heads, headsAfter] = [await readHeads(store), () => readHeads(store)];
+      const options = { source: SOURCE, heads, headsAfter, repeats: 'fault' as const };
+      const ahead = { kind: 'ahead', organization: PATH, sequence: 1 };
+      for (const anchors of [new Map(), new Map([[PATH, chain?.at(-1) ?? expect.fail('no event')]])]) {
+        const verdict = await verifyChain(readStore(store, systemClock), { ...options, anchors });
+        expect(verdict).toMatchObject({ events: 8, beforeAnchors: anchors.size * 6, faultCount: 1, faults: [ahead] });
+      }
+    });
+  });
+
+  test('of many organizations, each that has a record, events or both is told of once', async () => {
+    const place = placeOf(where);
+    // A hyphen comes before the slash of a path, and a zero right behind it.
+    const inMany = manyOf('shop', 1203);
+    const [inOther, inLast, inUnrecorded] = [manyOf('shop-2', 3), manyOf('shop0', 3), manyOf('spare', 3)] as const;
+    // At both ends, where a read of 500 records ends, and several in a row.
+    const unrecorded = [0, 1, 400, 499, 500, 501, 502, 503, 504, 1202].map((at) => inMany[at] ?? acme);
+    unrecorded.push(...inOther.slice(1, 2), ...inUnrecorded);
+    const all = [...inMany, ...inOther, ...inLast, ...inUnrecorded];
+    const recorded = all.filter((organization) => !unrecorded.includes(organization));
+    await withStore(place, () => Promise.resolve());
+    await past(place, async (rows) => {
+      await rows.addOrganizations(recorded.map((organization) => ({ ...newOrganization(organization), revision: 1 })));
+      await rows.addEvents(all.filter((organization) => !inLast.includes(organization)).flatMap(twoEvents));
+    });
+    await withStore(place, async (store) => {
+      const told = await organizationsOf(store);
+      expect(told.map(organizationPath).sort()).toEqual(all.map(organizationPath).sort());
+      const untold = told.filter(({ revision }) => revision === 0);
+      expect(untold).toHaveLength(unrecorded.length);
+      expect(untold).toEqual(expect.arrayContaining(unrecorded.map(newOrganization)));
+    });
   });
 });
 
@@ -175,6 +232,64 @@ async function makeChanges(store: Store, organization: OrganizationRef, keys: nu
   }
 }
 
+/** By id, in the order in which both engines have them. */
+function manyOf(keyspace: string, count: number): OrganizationRef[] {
+  return Array.from({ length: count }, (_, n) => ({ keyspace, organizationId: `org-${String(n).padStart(4, '0')}` }));
+}
+
+function twoEvents(organization: OrganizationRef): AuditEvent[] {
+  const fields = { type: 'key.created', keyId: 'key', time: noon, hash: '', cloudEvent: '{}' } as const;
+  return [1, 2].map((sequence) => ({ ...organization, ...fields, sequence, eventId: randomUUID() }));
+}
+
+/** A store's rows, for somebody who writes to them past the store. */
+interface Rows {
+  removeOrganization(organization: OrganizationRef): unknown;
+  addOrganizations(organizations: readonly Organization[]): unknown;
+  addEvents(events: readonly AuditEvent[]): unknown;
+}
+
+async function past(place: StorePlace, use: (rows: Rows) => unknown): Promise<void> {
+  if (place.engine === 'mongodb') {
+    await using client = new MongoClient(place.uri);
+    const organizations = client.db().collection<{ _id: string }>('organizations');
+    await use({
+      removeOrganization: (organization) => organizations.deleteOne({ _id: organizationPath(organization) }),
+      addOrganizations: (added) => organizations.insertMany(added.map(toMongoOrganizationRow)),
+      addEvents: (added) => client.db().collection<{ _id: string }>('events').insertMany(added.map(toMongoRow)),
+    });
+    return;
+  }
+  const database = new Database(join(place.dataDir, 'keyreeve.db'));
+  try {
+    await use({
+      removeOrganization: ({ keyspace, organizationId }) =>
+        database
+          .prepare('DELETE FROM organizations WHERE keyspace = ? AND organization_id = ?')
+          .run([keyspace, organizationId]),
+      addOrganizations: (added) => insert(database, 'organizations', added.map(toSqliteOrganizationRow)),
+      addEvents: (added) =>
+        insert(
+          database,
+          'events',
+          added.map((event) => ({ ...toSqliteRow(event), published: 1 })),
+        ),
+    });
+  } finally {
+    database.close();
+  }
+}
+
+function insert(database: Database.Database, table: string, rows: readonly object[]): void {
+  database.exec('BEGIN');
+  for (const row of rows) {
+    const names = Object.keys(row);
+    const values = names.map((name) => `:${name}`);
+    database.prepare(`INSERT INTO ${table} (${names.join()}) VALUES (${values.join()})`).run(row);
+  }
+  database.exec('COMMIT');
+}
+
 /** Writes the rows past the store, as somebody does who has its file; MongoDB's likewise. */
 function layInSqlite(dataDir: string, laid: readonly Laid[]): void {
   const database = new Database(join(dataDir, 'keyreeve.db'));
@@ -182,12 +297,8 @@ function layInSqlite(dataDir: string, laid: readonly Laid[]): void {
     // A table without the key that forbids two events of one sequence.
     database.exec('CREATE TABLE laid AS SELECT * FROM events WHERE false');
     database.exec('DROP TABLE events; ALTER TABLE laid RENAME TO events');
-    for (const { slot, event } of laid) {
-      const row = { ...toSqliteRow(event), sequence: slot, published: 1 };
-      const names = Object.keys(row);
-      const values = names.map((name) => `:${name}`);
-      database.prepare(`INSERT INTO events (${names.join()}) VALUES (${values.join()})`).run(row);
-    }
+    const rows = laid.map(({ slot, event }) => ({ ...toSqliteRow(event), sequence: slot, published: 1 }));
+    insert(database, 'events', rows);
   } finally {
     database.close();
   }

@@ -1,14 +1,14 @@
 import { MongoServerSelectionError } from 'mongodb';
 
 import { type Clock, Deadline } from '../../keys/clock.js';
-import type { Organization } from '../../keys/organization.js';
+import { type Organization, organizationPath, type OrganizationRef } from '../../keys/organization.js';
 import type { Secret } from '../../keys/secret.js';
 import { StoreFault } from '../faults.js';
 import type { Store } from '../port.js';
 import { makeChange } from './change.js';
 import { Connection } from './connection.js';
 import { openOutbox } from './outbox.js';
-import { makeReads } from './read.js';
+import { makeReads, type Reads } from './read.js';
 import { toKeyspaceRow } from './rows.js';
 import { type Collections, collectionsOf, prepareSchema } from './schema.js';
 import { toFault } from './trouble.js';
@@ -77,10 +77,7 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
     countExpired: (organization, at, deadline) => connection.run(() => reads.countExpired(organization, at, deadline)),
     listEvents: (organization, query, deadline) =>
       connection.run(() => reads.listEvents(organization, query, deadline)),
-    organizations: () =>
-      eachOrganization((path) =>
-        connection.run(() => reads.organizationsAfter(path, ORGANIZATIONS_AT_ONCE, Deadline.after(PAGE_MS_MAX, clock))),
-      ),
+    organizations: () => eachOrganization(connection, reads, clock),
     keyspaceFacts: (deadline) => connection.run(() => reads.keyspaceFacts(deadline)),
     rememberKeyspaces: (facts, deadline) =>
       connection.run(async () => {
@@ -101,13 +98,25 @@ async function ping(connection: Connection, { meta }: Collections, deadline: Dea
   await connection.ask(soon)((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
 }
 
-async function* eachOrganization(pageAfter: (path: string) => Promise<Organization[]>): AsyncGenerator<Organization> {
+async function* eachOrganization(connection: Connection, reads: Reads, clock: Clock): AsyncGenerator<Organization> {
+  const ask = <T>(read: (deadline: Deadline) => Promise<T>) =>
+    connection.run(() => read(Deadline.after(PAGE_MS_MAX, clock)));
   let last: Organization | undefined;
   do {
-    const page = await pageAfter(last ? `${last.keyspace}/${last.organizationId}` : '');
+    const path = last ? organizationPath(last) : '';
+    const page = await ask((deadline) => reads.organizationsAfter(path, ORGANIZATIONS_AT_ONCE, deadline));
     yield* page;
     last = page.at(-1);
   } while (last);
+  for (const keyspace of await ask((deadline) => reads.keyspacesOfEvents(deadline))) {
+    let after: OrganizationRef | undefined = { keyspace, organizationId: '' };
+    while (after) {
+      const from: OrganizationRef = after;
+      const found = await ask((deadline) => reads.unrecordedAfter(from, ORGANIZATIONS_AT_ONCE, deadline));
+      if (found.unrecorded) yield found.unrecorded;
+      after = found.next;
+    }
+  }
 }
 
 async function checkReplicaSet(connection: Connection, deadline: Deadline): Promise<void> {

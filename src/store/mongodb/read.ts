@@ -151,6 +151,52 @@ export function makeReads(connection: Connection, { keys, organizations, events,
       return rows.map(fromOrganizationRow);
     },
 
+    async keyspacesOfEvents(deadline: Deadline): Promise<string[]> {
+      return connection.ask(deadline)((bounds) => events.distinct('keyspace', {}, bounds));
+    },
+
+    /**
+     * Looks for an organization with events and without a record, after this one of its keyspace and no further than
+     * so many records reach.
+     * @returns the first of them, if there is one, and from where to look on, unless that was the end
+     */
+    unrecordedAfter(
+      { keyspace, organizationId }: OrganizationRef,
+      limit: number,
+      deadline: Deadline,
+    ): Promise<{ unrecorded?: Organization; next?: OrganizationRef }> {
+      const path = organizationPath({ keyspace, organizationId });
+      const within = organizationPath({ keyspace, organizationId: '' });
+      // The paths of a keyspace end where its slash would be the character behind it.
+      const end = `${keyspace}0`;
+      // In one moment: between the two reads an organization could be written for the first time.
+      return connection.atOneMoment(deadline, async (ask) => {
+        const rows = await ask((bounds) =>
+          organizations
+            .find({ _id: { $gt: path, $lt: end } }, { ...bounds, projection: { _id: 1 } })
+            .sort({ _id: 1 })
+            .limit(limit)
+            .toArray(),
+        );
+        const recorded = rows.map(({ _id }) => _id.slice(within.length));
+        const last = recorded.length < limit ? undefined : recorded.at(-1);
+        // An index leads from one record's place to the next: the events of those recorded are not read.
+        const others = { $gt: organizationId, ...(last !== undefined && { $lte: last }), $nin: recorded };
+        const [event] = await ask((bounds) =>
+          events
+            .find({ keyspace, organization_id: others }, { ...bounds, projection: { _id: 0, organization_id: 1 } })
+            .sort({ organization_id: 1 })
+            .limit(1)
+            .toArray(),
+        );
+        if (event) {
+          const next = { keyspace, organizationId: event.organization_id };
+          return { unrecorded: newOrganization(next), next };
+        }
+        return last === undefined ? {} : { next: { keyspace, organizationId: last } };
+      });
+    },
+
     async keyspaceFacts(deadline: Deadline): Promise<StoredKeyspace[]> {
       const ask = connection.ask(deadline);
       const rows = await ask((bounds) => keyspaces.find({}, bounds).sort({ _id: 1 }).toArray());

@@ -49,8 +49,26 @@ export function prepareReads(connection: Connection) {
   );
 
   const organizationRow = connection.prepare<OrganizationRow>(`SELECT * FROM organizations WHERE ${OF_ORGANIZATION}`);
-  const organizationsAfter = connection.prepare<OrganizationRow>(
-    `SELECT * FROM organizations WHERE (keyspace, organization_id) > (:keyspace, :organization_id)
+  // From one organization's events to the next one's by the key: those in between are not read.
+  const organizationsAfter = connection.prepare<OrganizationRow | UnrecordedRow>(
+    `WITH RECURSIVE
+       with_events (keyspace, organization_id) AS (
+         VALUES (:keyspace, :organization_id)
+         UNION ALL
+         SELECT next.keyspace, next.organization_id FROM with_events AS this JOIN events AS next ON next.rowid = (
+           SELECT rowid FROM events WHERE (keyspace, organization_id) > (this.keyspace, this.organization_id)
+           ORDER BY keyspace, organization_id LIMIT 1
+         )
+         LIMIT 1 + :limit
+       ),
+       recorded AS (
+         SELECT keyspace, organization_id FROM organizations
+         WHERE (keyspace, organization_id) > (:keyspace, :organization_id)
+         ORDER BY keyspace, organization_id LIMIT :limit
+       )
+     SELECT * FROM (SELECT * FROM with_events WHERE (keyspace, organization_id) > (:keyspace, :organization_id)
+                    UNION SELECT * FROM recorded)
+     LEFT JOIN organizations USING (keyspace, organization_id)
      ORDER BY keyspace, organization_id LIMIT :limit`,
   );
 
@@ -149,9 +167,12 @@ export function prepareReads(connection: Connection) {
       return { events: rows.map(fromEventRow), head: { sequence, hash } };
     },
 
-    /** The organizations after this one, in an order of their own. */
+    /** The organizations after this one, in an order of their own; those without a record, too, that have events. */
     organizationsAfter(ref: OrganizationRef, limit: number): Organization[] {
-      return organizationsAfter.all({ ...toCells(ref), limit }).map(fromOrganizationRow);
+      return organizationsAfter.all({ ...toCells(ref), limit }).map((row) => {
+        if (row.revision !== null) return fromOrganizationRow(row);
+        return newOrganization({ keyspace: row.keyspace, organizationId: row.organization_id });
+      });
     },
 
     keyspaceFacts(): StoredKeyspace[] {
@@ -165,6 +186,12 @@ export function prepareReads(connection: Connection) {
       }));
     },
   };
+}
+
+interface UnrecordedRow {
+  keyspace: string;
+  organization_id: string;
+  revision: null;
 }
 
 interface KeyspaceRow {
