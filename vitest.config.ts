@@ -10,8 +10,8 @@ export default defineConfig({
   test: {
     // The count comes last: .ci/run looks for its line.
     reporters: ['default', './test/support/count-reporter.ts'],
-    // Most of the time goes by waiting for servers, so two files side by side also where there are two cores.
-    maxWorkers: 2,
+    // Most of the time goes by waiting for servers, so three files side by side also where there are two cores.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 120_000,
     projects: [{ extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } }, ...withServers],

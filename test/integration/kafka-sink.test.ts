@@ -15,6 +15,7 @@ import { captureLog, makeChain, silentLog } from '../support/audit.js';
 import { acme } from '../support/domain.js';
 import { freePort } from '../support/free-port.js';
 import { consumeWithConsole, startKafka } from '../support/kafka.js';
+import { pause, resume } from '../support/pause.js';
 
 const brokers = inject('kafkaBrokers');
 const kafka = new Kafka({ brokers, logLevel: logLevel.NOTHING });
@@ -172,11 +173,11 @@ describe('Kafka away', () => {
     await using sink = await openKafkaSink(settings, silentLog);
     const chain = makeChain(4);
     await publish(sink, chain.slice(0, 1));
-    process.kill(own.pid ?? 0, 'SIGSTOP');
+    await pause(own.pid);
     for (let tries = 0; tries < 6; tries += 1) {
       await expect(publish(sink, chain.slice(1, 2), 500)).rejects.toMatchObject({ kind: 'unavailable' });
     }
-    process.kill(own.pid ?? 0, 'SIGCONT');
+    resume(own.pid);
     await expect
       .poll(() => publish(sink, chain.slice(1), 4000).then(() => 'published'), { timeout: 15_000 })
       .toBe('published');

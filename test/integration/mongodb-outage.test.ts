@@ -1,5 +1,4 @@
 /** A primary that is gone or does not answer: no call outlasts its deadline, and afterwards no restart is needed. */
-import process from 'node:process';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 
 import type { Deadline } from '../../src/keys/clock.js';
@@ -10,6 +9,7 @@ import { acme } from '../support/domain.js';
 import { toCreate } from '../support/grpc-server.js';
 import { type OwnMongod, startMongod } from '../support/mongod.js';
 import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+import { pause, resume } from '../support/pause.js';
 import { startService } from '../support/service.js';
 
 let mongod: OwnMongod;
@@ -65,13 +65,13 @@ function allUnavailable(store: Store): Record<string, unknown> {
 test('a primary that hangs holds no call beyond its deadline, and nothing needs a restart when it goes on', async () => {
   await using store = await openReplica(inOwnDatabase(mongod.uri));
   const digest = await createdDigest(store);
-  pause('SIGSTOP');
+  await pause(mongod.pid);
   try {
     expect(await endings(store, digest, 300)).toEqual(allUnavailable(store));
     // Once more, long after the driver has noticed.
     expect(await endings(store, digest, 4500)).toEqual(allUnavailable(store));
   } finally {
-    pause('SIGCONT');
+    resume(mongod.pid);
   }
   await createdDigest(store);
   for (const [name, call] of calls(store, digest)) {
@@ -84,13 +84,13 @@ test('a statement that a paused primary carries out when it wakes up does not ho
   await using abandoned = await openReplica(uri);
   await using other = await openReplica(uri);
   await createdDigest(abandoned);
-  pause('SIGSTOP');
+  await pause(mongod.pid);
   try {
     // Given up while the driver still waits; later its connection is closed, but the statement lies in the server's.
     await expect(create(abandoned, { deadline: within(200) })).rejects.toMatchObject({ kind: 'unavailable' });
     await expect(abandoned.ping(within(4500))).rejects.toMatchObject({ kind: 'unavailable' });
   } finally {
-    pause('SIGCONT');
+    resume(mongod.pid);
   }
   // The server itself would let go after 60 s.
   expect(await create(other, { deadline: within(20_000) })).toMatchObject({ replayed: false });
@@ -120,7 +120,7 @@ test('a service that is told to end while its primary hangs and calls wait for i
   await using service = await startService({ KEYREEVE_MONGODB_URI: mongod.uri });
   const createOne = () => call((done) => service.keys.createKey(toCreate({ keyspace: 'hygiara' }), done));
   await createOne();
-  pause('SIGSTOP');
+  await pause(mongod.pid);
   try {
     const creating = createOne();
     creating.catch(() => undefined); // how it ends is asserted below
@@ -130,7 +130,7 @@ test('a service that is told to end while its primary hangs and calls wait for i
     expect(await ended).toBe(0);
     await expect(creating).rejects.toThrow();
   } finally {
-    pause('SIGCONT');
+    resume(mongod.pid);
   }
 });
 
@@ -139,19 +139,19 @@ test('a service that is told to end at the moment when its primary hangs ends wi
   const createOne = () => call((done) => service.keys.createKey(toCreate({ keyspace: 'hygiara' }), done));
   const creating = Array.from({ length: 8 }, () => createOne());
   await Promise.any(creating);
-  pause('SIGSTOP');
+  await pause(mongod.pid);
   try {
     expect(await ends(service.stop(), 10_000)).toBe(true);
     await Promise.allSettled(creating);
   } finally {
-    pause('SIGCONT');
+    resume(mongod.pid);
   }
 });
 
 test('a store that is closed while its primary hangs is closed within seconds', async () => {
   const store = await openReplica(inOwnDatabase(mongod.uri));
   await createdDigest(store);
-  pause('SIGSTOP');
+  await pause(mongod.pid);
   try {
     const creating = create(store, { deadline: within(60_000) });
     creating.catch(() => undefined); // how it ends is asserted below
@@ -159,14 +159,9 @@ test('a store that is closed while its primary hangs is closed within seconds', 
     await expect(creating).rejects.toMatchObject({ kind: 'unavailable' });
     await expect(create(store)).rejects.toMatchObject({ kind: 'unavailable' });
   } finally {
-    pause('SIGCONT');
+    resume(mongod.pid);
   }
 });
-
-function pause(signal: 'SIGSTOP' | 'SIGCONT'): void {
-  if (mongod.pid === undefined) throw new Error('there is no mongod to send a signal to');
-  process.kill(mongod.pid, signal);
-}
 
 async function ends(work: PromiseLike<unknown>, ms: number): Promise<boolean> {
   return Promise.race([

@@ -24,13 +24,14 @@ import { guard, makeGuardedFolder } from '../support/guard.js';
 import { type OwnKafka, startKafka } from '../support/kafka.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { openStoreAt, type StorePlace } from '../support/open-store.js';
+import { pause, resume } from '../support/pause.js';
 import type { RelayPlace } from '../support/relay-process.js';
 import { create, revoke } from '../support/store-calls.js';
 
 const TEST_MS = 120_000;
 const LEADS = 'publishes from now on';
 
-test.each<[string, (kafka: OwnKafka) => Promise<void>, (kafka: OwnKafka) => Promise<void>]>([
+test.each<[string, (kafka: OwnKafka) => Promise<void>, (kafka: OwnKafka) => unknown]>([
   ['is stopped', (kafka) => kafka.stop(), (kafka) => kafka.restart()],
   ['is killed', (kafka) => kafka.kill(), (kafka) => kafka.restart()],
   ['hangs', (kafka) => pause(kafka.pid), (kafka) => resume(kafka.pid)],
@@ -82,7 +83,7 @@ test('a leader that is paused beyond its leadership repeats at most', { timeout:
   await replicas.changes.more(30);
   await second.says(LEADS);
   await replicas.changes.more(30);
-  await resume(first.pid);
+  resume(first.pid);
   await first.says('publishes no more');
   await replicas.changes.more(30);
   await replicas.settle();
@@ -239,19 +240,4 @@ async function end(child: ChildProcess): Promise<void> {
   const exited = once(child, 'exit');
   child.kill('SIGKILL');
   await exited;
-}
-
-async function pause(pid: number | undefined): Promise<void> {
-  await signal(pid, 'SIGSTOP');
-}
-
-async function resume(pid: number | undefined): Promise<void> {
-  await signal(pid, 'SIGCONT');
-}
-
-function signal(pid: number | undefined, name: 'SIGSTOP' | 'SIGCONT'): Promise<void> {
-  // 0 would be this test's own group.
-  if (pid === undefined) return Promise.reject(new Error('there is no such process'));
-  process.kill(pid, name);
-  return Promise.resolve();
 }
