@@ -60,10 +60,8 @@ test.each<[string, (kafka: OwnKafka) => Promise<void>, (kafka: OwnKafka) => unkn
 
 test('of two replicas one publishes; when it is killed the other goes on', { timeout: TEST_MS }, async () => {
   await using replicas = await openReplicas();
-  await using first = replicas.start();
-  await first.says(LEADS);
-  await using second = replicas.start();
-  await second.says('started');
+  await using first = await replicas.startUntil(LEADS);
+  await using second = await replicas.startUntil('started');
   await replicas.changes.more(50);
   await first.kill();
   await replicas.changes.more(50);
@@ -74,10 +72,8 @@ test('of two replicas one publishes; when it is killed the other goes on', { tim
 
 test('a leader that is paused beyond its leadership repeats at most', { timeout: TEST_MS }, async () => {
   await using replicas = await openReplicas();
-  await using first = replicas.start();
-  await first.says(LEADS);
-  await using second = replicas.start();
-  await second.says('started');
+  await using first = await replicas.startUntil(LEADS);
+  await using second = await replicas.startUntil('started');
   await replicas.changes.more(30);
   await pause(first.pid);
   await replicas.changes.more(30);
@@ -91,10 +87,8 @@ test('a leader that is paused beyond its leadership repeats at most', { timeout:
 
 test('a leader that is told to stop leaves without repeats, and is followed', { timeout: TEST_MS }, async () => {
   await using replicas = await openReplicas();
-  await using first = replicas.start();
-  await first.says(LEADS);
-  await using second = replicas.start();
-  await second.says('started');
+  await using first = await replicas.startUntil(LEADS);
+  await using second = await replicas.startUntil('started');
   await replicas.changes.more(30);
   await first.stop();
   await second.says(LEADS);
@@ -105,7 +99,7 @@ test('a leader that is told to stop leaves without repeats, and is followed', { 
 test('what nobody publishes for a while all comes out once somebody does', { timeout: TEST_MS }, async () => {
   await using replicas = await openReplicas();
   await replicas.changes.more(100);
-  await using late = replicas.start();
+  await using late = await replicas.startUntil('started');
   await late.says(LEADS);
   await replicas.settle();
 });
@@ -163,7 +157,8 @@ function makeChanges(store: Store): Changes {
 
 interface Replicas extends AsyncDisposable {
   readonly changes: Changes;
-  start(): ReplicaProcess;
+  /** Resolves once its log says so. */
+  startUntil(words: string): Promise<ReplicaProcess>;
   /** Stops the changes, waits until everything is published, and answers what the topic holds then: nothing wrong. */
   settle(): Promise<Verdict>;
 }
@@ -176,7 +171,11 @@ async function openReplicas(): Promise<Replicas> {
   const changes = makeChanges(store);
   return {
     changes,
-    start: () => startReplica({ store: place, kafka }),
+    async startUntil(words) {
+      const replica = startReplica({ store: place, kafka });
+      await replica.says(words);
+      return replica;
+    },
     async settle() {
       await changes.stop();
       await expect.poll(() => depthOf(store), { timeout: 60_000 }).toBe(0);
