@@ -11,8 +11,14 @@ export interface Outbox {
    */
   pending(limit: number, wanted?: (organization: OrganizationRef) => boolean): Promise<AuditEvent[]>;
 
-  /** Marks them published. They stay in the store. */
-  markPublished(events: readonly AuditEvent[]): Promise<void>;
+  /**
+   * Marks them published, and remembers how far the sink has come with them, if that is further than was known. They
+   * stay in the store.
+   */
+  markPublished(events: readonly AuditEvent[], reached: SinkPosition): Promise<void>;
+
+  /** How far a sink has come, as far as is remembered, by lane. */
+  positions(sink: string): Promise<ReadonlyMap<number, number>>;
 
   /** How many events are unpublished, counted up to `limit`, and the time of the oldest. */
   backlog(limit: number): Promise<Backlog>;
@@ -25,6 +31,15 @@ export interface Outbox {
 
   /** Replaces the leadership record if it is still `expected`; answers whether it was. */
   replaceLeadership(expected: Leadership | undefined, next: Leadership): Promise<boolean>;
+}
+
+/** Everything before it in its lane of its sink is, or was, in the store. */
+export interface SinkPosition {
+  /** `AuditSink.name`. */
+  readonly sink: string;
+  readonly lane: number;
+  /** Where the next event would begin: an offset of a partition, or of a file in bytes. */
+  readonly end: number;
 }
 
 export interface Backlog {

@@ -3,6 +3,9 @@ import type { OrganizationRef } from '../keys/organization.js';
 
 /** Where the relay publishes events. */
 export interface AuditSink extends AsyncDisposable {
+  /** Tells its positions from another sink's: `file`, or `kafka/<topic>`. */
+  readonly name: string;
+
   /**
    * The lane that an organization's events travel in. Within a lane one publishing follows the other, so that order
    * holds; lanes do not wait for one another.
@@ -17,8 +20,9 @@ export interface AuditSink extends AsyncDisposable {
    * Rejects with a `SinkFault`; then some of them may be there nevertheless, and publishing them again repeats those.
    * @param events of this lane, in order, not empty
    * @param timeoutMs rejects by then; a sink that cannot abandon a write (a local file) may take longer
+   * @returns where the lane goes on behind them: an offset of the partition, or of the file in bytes
    */
-  publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<void>;
+  publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<number>;
 }
 
 export class SinkFault extends Error {

@@ -1,6 +1,6 @@
 import type { Duration } from '../gen/google/protobuf/duration.js';
 import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
-import type { Expiration } from '../keys/create-key.js';
+import type { Expiration } from '../keys/expiration.js';
 import { type ArgumentRefusal, refuseArgument } from '../keys/refusal.js';
 
 /** As `oneof expiration` arrives. */

@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto';
 import canonicalize from 'canonicalize';
 
-import type { AuditEvent, EventDraft, KeyFacts } from './event.js';
+import type { AuditEvent, EventDraft, KeyFacts, OrganizationFacts } from './event.js';
+import type { Key } from './key.js';
 import { type Organization, organizationPath } from './organization.js';
 
 /** An event as CloudEvents 1.0 JSON; our own fields, in `data`, are snake_case. `docs/audit.md` explains each. */
@@ -30,11 +31,21 @@ export interface CloudEventData {
   caller: string;
   actor: { type: string; id: string };
   request_id?: string;
-  key: { key_id: string; name: string; type: string; display: string };
+  /** Absent in an event about the organization itself. */
+  key?: KeyJson;
+  /** In a rotation: the key whose place was taken. */
+  previous_key?: KeyJson & { before: FactsJson; after: FactsJson };
   reason?: string;
   reason_detail?: string;
   before?: FactsJson;
   after?: FactsJson;
+}
+
+interface KeyJson {
+  key_id: string;
+  name: string;
+  type: string;
+  display: string;
 }
 
 interface FactsJson {
@@ -45,6 +56,8 @@ interface FactsJson {
   labels?: Readonly<Record<string, string>>;
   /** RFC 3339 in UTC; null: does not expire. */
   expire_time?: string | null;
+  plan?: string;
+  suspended?: boolean;
 }
 
 /** Before an event's type, in its CloudEvent. */
@@ -55,40 +68,51 @@ export function sourceOf(installation: string): string {
   return `urn:keyreeve:${installation}`;
 }
 
-type Head = Pick<Organization, 'sequence' | 'hash' | 'lastEventTime' | 'createTime' | 'updateTime'>;
-
-/** Gives drafts their places after the head, in order, and answers the head that they lead to. */
+/** Gives drafts their places after the head, in order, and answers the organization with the head that they lead to. */
 export function seal(
-  head: Organization,
+  organization: Organization,
   drafts: readonly EventDraft[],
   source: string,
-): { head: Partial<Head>; events: AuditEvent[] } {
+): { head: Organization; events: AuditEvent[] } {
   const events: AuditEvent[] = [];
-  let { sequence, hash } = head;
-  let time = head.lastEventTime;
+  let head = organization;
   for (const draft of drafts) {
-    sequence += 1;
+    const sequence = head.sequence + 1;
     // A clock set back must not put an event before the one that it follows.
-    time = time && time > draft.time ? time : draft.time;
-    const envelope = toEnvelope(draft, { sequence, previousHash: hash, time, source });
-    hash = hashOf(envelope);
+    const time = head.lastEventTime && head.lastEventTime > draft.time ? head.lastEventTime : draft.time;
+    const envelope = toEnvelope(draft, { sequence, previousHash: head.hash, time, source });
+    const hash = hashOf(envelope);
     envelope.data.hash = hash;
-    events.push({
+    const event: AuditEvent = {
       ...draft.mutation.organization,
       eventId: draft.eventId,
       type: draft.type,
-      keyId: draft.key.keyId,
+      keyId: draft.key?.keyId ?? '',
+      ...(draft.previous && { previousKeyId: draft.previous.key.keyId }),
       time,
       sequence,
       hash,
       cloudEvent: canonicalJson(envelope),
-    });
+    };
+    events.push(event);
+    head = moveHead(head, event);
   }
-  if (!time || events.length === 0) return { head: {}, events };
-  return {
-    head: { sequence, hash, lastEventTime: time, createTime: head.createTime ?? time, updateTime: time },
-    events,
-  };
+  return { head, events };
+}
+
+/**
+ * The organization with its head behind events that another store sealed.
+ * @throws Error where they do not follow the head
+ */
+export function recover(organization: Organization, events: readonly AuditEvent[]): Organization {
+  return events.reduce((head, event) => {
+    if (event.sequence !== head.sequence + 1) throw new Error('a recovered event does not follow the head');
+    return moveHead(head, event);
+  }, organization);
+}
+
+function moveHead(head: Organization, { sequence, hash, time }: AuditEvent): Organization {
+  return { ...head, sequence, hash, lastEventTime: time, createTime: head.createTime ?? time, updateTime: time };
 }
 
 /** SHA-256, lowercase hex, over the canonical JSON of the envelope without `data.hash`. */
@@ -110,13 +134,14 @@ function toEnvelope(
   draft: EventDraft,
   place: { sequence: number; previousHash: string; time: Date; source: string },
 ): CloudEvent {
-  const { mutation, key } = draft;
+  const { mutation, key, previous } = draft;
+  const path = organizationPath(mutation.organization);
   return {
     specversion: '1.0',
     id: draft.eventId,
     source: place.source,
     type: EVENT_TYPE_PREFIX + draft.type,
-    subject: `${organizationPath(mutation.organization)}/${key.keyId}`,
+    subject: key ? `${path}/${key.keyId}` : path,
     time: place.time.toISOString(),
     datacontenttype: 'application/json',
     data: {
@@ -127,7 +152,14 @@ function toEnvelope(
       caller: mutation.caller,
       actor: { type: mutation.actor.type, id: mutation.actor.id },
       ...(mutation.request && { request_id: mutation.request.requestId }),
-      key: { key_id: key.keyId, name: key.name, type: key.type, display: key.display },
+      ...(key && { key: toKeyJson(key) }),
+      ...(previous && {
+        previous_key: {
+          ...toKeyJson(previous.key),
+          before: toFactsJson(previous.before),
+          after: toFactsJson(previous.after),
+        },
+      }),
       ...(draft.reason && { reason: draft.reason }),
       ...(draft.reasonDetail && { reason_detail: draft.reasonDetail }),
       ...(draft.before && { before: toFactsJson(draft.before) }),
@@ -136,6 +168,10 @@ function toEnvelope(
   };
 }
 
-function toFactsJson({ expireTime, ...facts }: KeyFacts): FactsJson {
+function toKeyJson({ keyId, name, type, display }: Key): KeyJson {
+  return { key_id: keyId, name, type, display };
+}
+
+function toFactsJson({ expireTime, ...facts }: KeyFacts & OrganizationFacts): FactsJson {
   return { ...facts, ...(expireTime !== undefined && { expire_time: expireTime?.toISOString() ?? null }) };
 }

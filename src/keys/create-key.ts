@@ -1,6 +1,7 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { NewCredential } from './credential.js';
-import type { Mutation } from './event.js';
+import type { KeyFacts, Mutation } from './event.js';
+import { type Expiration, expireTimeFor } from './expiration.js';
 import { type Key, stateOf } from './key.js';
 import { type Keyspace, planOf } from './keyspace.js';
 import { publicIdOf } from './ids.js';
@@ -18,11 +19,6 @@ export interface CreateKey {
   readonly scopes: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
 }
-
-export type Expiration =
-  | { readonly kind: 'default' }
-  | { readonly kind: 'at'; readonly time: Date }
-  | { readonly kind: 'after'; readonly ttlMs: number };
 
 /** What chance and time gave, drawn once per request. */
 export interface CreateKeyDraw {
@@ -55,11 +51,8 @@ export function createKey(
   if (isRefusal(type)) return type;
   const expireTime = expireTimeFor(ask.expiration, keyspace, draw.now);
   if (isRefusal(expireTime)) return expireTime;
-  if (keyspace.names.unique && state.nameHolder) return { refused: 'NAME_TAKEN' };
-  const plan = planOf(keyspace, state.organization);
-  if (plan.keyLimit !== undefined && state.organization.keyCount >= plan.keyLimit) {
-    return { refused: 'KEY_LIMIT_REACHED', limit: plan.keyLimit, plan: plan.name };
-  }
+  const noRoom = judgeRoom(state, keyspace);
+  if (noRoom) return noRoom;
 
   const { mutation, scopes, labels } = ask;
   const { clientId, digest, display } = draw.credential;
@@ -85,6 +78,7 @@ export function createKey(
   };
   return {
     answer: { key, replayed: false },
+    widens: true,
     put: [{ after: key }],
     events: [
       {
@@ -93,11 +87,26 @@ export function createKey(
         time: draw.now,
         mutation,
         key,
-        after: { name, type, state: stateOf(key, draw.now), scopes, labels, expireTime: expireTime ?? null },
+        after: factsOf(key, draw.now),
       },
     ],
     ...(mutation.request && { request: { mutation, keyIds: [key.keyId] } }),
   };
+}
+
+/** Whether the organization may have one key more, of the name that was loaded for it. Answers nothing where it may. */
+export function judgeRoom({ organization, nameHolder }: OrganizationState, keyspace: Keyspace): Refusal | undefined {
+  if (organization.suspended) return { refused: 'ORGANIZATION_SUSPENDED' };
+  if (keyspace.names.unique && nameHolder) return { refused: 'NAME_TAKEN' };
+  const { keyLimit, name } = planOf(keyspace, organization);
+  if (keyLimit === undefined || organization.keyCount < keyLimit) return undefined;
+  return { refused: 'KEY_LIMIT_REACHED', limit: keyLimit, plan: name };
+}
+
+/** All that the event of a new key tells of it. */
+export function factsOf(key: Key, now: Date): Required<KeyFacts> {
+  const { name, type, scopes, labels, expireTime } = key;
+  return { name, type, state: stateOf(key, now), scopes, labels, expireTime: expireTime ?? null };
 }
 
 /** The name that a key created under this request will have. A store must be asked who holds it. */
@@ -107,7 +116,7 @@ export function nameFor(name: string, { names }: Keyspace): string | Refusal {
   return names.default;
 }
 
-function typeFor(type: string, { types }: Keyspace): string | Refusal {
+export function typeFor(type: string, { types }: Keyspace): string | Refusal {
   if (type === '' && types.allowed.length === 0) return '';
   const wanted = type === '' ? types.default : type;
   if (wanted !== undefined && types.allowed.includes(wanted)) return wanted;
@@ -116,35 +125,4 @@ function typeFor(type: string, { types }: Keyspace): string | Refusal {
       ? 'keys of this keyspace have no type'
       : `type must be one of ${types.allowed.join(', ')}`;
   return refuseArgument('TYPE_INVALID', 'type', message);
-}
-
-function expireTimeFor(expiration: Expiration, keyspace: Keyspace, now: Date): Date | undefined | Refusal {
-  const { defaultMs, maxMs } = keyspace.expiration;
-  const field = expiration.kind === 'after' ? 'ttl' : 'expire_time';
-  const time = timeOf(expiration, defaultMs ?? maxMs, now);
-  if (!time) return undefined;
-  if (!(time > now)) return refuseArgument('EXPIRATION_INVALID', field, `${field} must lie in the future`);
-  if (time > LATEST_TIME) return refuseArgument('EXPIRATION_INVALID', field, `${field} must lie before the year 10000`);
-  if (maxMs !== undefined && time.getTime() - now.getTime() > maxMs) {
-    return refuseArgument(
-      'EXPIRATION_INVALID',
-      field,
-      `${field} must lie at most ${maxMs / 1000} seconds ahead in this keyspace`,
-    );
-  }
-  return time;
-}
-
-// RFC 3339 and google.protobuf.Timestamp end there.
-const LATEST_TIME = new Date('9999-12-31T23:59:59.999Z');
-
-function timeOf(expiration: Expiration, defaultMs: number | undefined, now: Date): Date | undefined {
-  switch (expiration.kind) {
-    case 'at':
-      return expiration.time;
-    case 'after':
-      return new Date(Math.min(now.getTime() + expiration.ttlMs, 8.64e15));
-    case 'default':
-      return defaultMs === undefined ? undefined : new Date(now.getTime() + defaultMs);
-  }
 }

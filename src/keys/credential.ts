@@ -9,6 +9,7 @@ import { type RandomBytes, randomBase62, toBase62 } from './base62.js';
 import { isClientId, newClientId } from './ids.js';
 import type { Digest, Key } from './key.js';
 import type { CredentialForm, Keyspace } from './keyspace.js';
+import { digestsOf, digestToStore, type Peppers } from './pepper.js';
 import { Secret } from './secret.js';
 
 /** Enough for every form and for legacy tokens; longer text is noise. */
@@ -40,17 +41,18 @@ export type PresentedCredential =
 /** Where to look for a credential that was recognised. */
 export interface LookUp {
   readonly keyspace: Keyspace;
-  readonly digest: Digest;
+  /** The forms that the digest may be stored in, in the order in which to look: see `pepper.ts`. */
+  readonly digests: readonly Digest[];
   /** In pair form: the key found must have it. */
   readonly clientId?: string;
 }
 
-export function newCredential(form: CredentialForm, random: RandomBytes): NewCredential {
+export function newCredential(form: CredentialForm, peppers: Peppers, random: RandomBytes): NewCredential {
   const token = newToken(form, random);
   return {
     secret: new Secret(token),
     ...(form.kind === 'pair' && { clientId: newClientId() }),
-    digest: digestOf(token),
+    digest: digestToStore(sha256(token), peppers),
     display: displayOf(form, token),
   };
 }
@@ -66,14 +68,15 @@ export function recognise(
   credential: PresentedCredential,
   keyspaces: readonly Keyspace[],
   named: boolean,
+  peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   switch (credential.kind) {
     case 'none':
       return 'malformed';
     case 'pair':
-      return recognisePair(credential, keyspaces);
+      return recognisePair(credential, keyspaces, peppers);
     case 'bearer':
-      return recogniseToken(credential.token.reveal(), keyspaces, named);
+      return recogniseToken(credential.token.reveal(), keyspaces, named, peppers);
   }
 }
 
@@ -89,20 +92,25 @@ export function matches(key: Key, { clientId }: LookUp): boolean {
 function recognisePair(
   { clientId, secret }: Extract<PresentedCredential, { kind: 'pair' }>,
   keyspaces: readonly Keyspace[],
+  peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   const pairs = keyspaces.filter((keyspace) => keyspace.credential.kind === 'pair');
   if (pairs.length === 0) return 'malformed';
   const text = secret.reveal();
-  if (!isClientId(clientId)) return [];
-  return pairs
-    .filter((keyspace) => isToken(keyspace.credential, text))
-    .map((keyspace) => ({ keyspace, digest: digestOf(text), clientId }));
+  if (Buffer.byteLength(text) > TOKEN_BYTES_MAX) return [];
+  // A client id from before Keyreeve may look like anything: it is compared with the one stored.
+  const told = pairs.filter(
+    ({ credential, legacy }) =>
+      (isClientId(clientId) && isToken(credential, text)) || legacy?.pattern.test(text) === true,
+  );
+  return told.map((keyspace) => ({ keyspace, digests: digestsOf(sha256(text), peppers), clientId }));
 }
 
 function recogniseToken(
   token: string,
   keyspaces: readonly Keyspace[],
   named: boolean,
+  peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return 'malformed';
   const found = keyspaces.filter(({ credential, legacy }) => {
@@ -111,7 +119,26 @@ function recogniseToken(
     return (told && isToken(credential, token)) || legacy?.pattern.test(token) === true;
   });
   if (found.length === 0) return 'malformed';
-  return found.map((keyspace) => ({ keyspace, digest: digestOf(token) }));
+  return found.map((keyspace) => ({ keyspace, digests: digestsOf(sha256(token), peppers) }));
+}
+
+/**
+ * A credential that was issued elsewhere, as a key of this keyspace would keep it; undefined where it fits neither the
+ * keyspace's form nor its `legacy`, and so would never be recognised.
+ */
+export function takeOver(
+  secret: Secret,
+  { credential, legacy }: Pick<Keyspace, 'credential' | 'legacy'>,
+): { readonly sha256: Uint8Array; readonly display: string } | undefined {
+  const token = secret.reveal();
+  if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return undefined;
+  if (!isToken(credential, token) && legacy?.pattern.test(token) !== true) return undefined;
+  return { sha256: sha256(token), display: displayOf(credential, token) };
+}
+
+/** What is shown of an imported credential of which the digest alone is known, and nobody said more. */
+export function displayOfUnknown({ prefix, display }: CredentialForm): string {
+  return display === 'first_four' ? `${prefix}...` : `${prefix}****`;
 }
 
 function newToken({ prefix, bodyLength }: CredentialForm, random: RandomBytes): string {
@@ -131,8 +158,8 @@ function checksum(text: string): string {
 }
 
 // A random secret of 128 bits or more cannot be searched for: a slow hash would only slow verification down.
-function digestOf(token: string): Digest {
-  return { algorithm: 'sha256', pepperVersion: 0, bytes: createHash('sha256').update(token).digest() };
+function sha256(token: string): Uint8Array {
+  return createHash('sha256').update(token).digest();
 }
 
 function displayOf({ prefix, display }: CredentialForm, token: string): string {

@@ -23,6 +23,12 @@ export interface KeyFacts {
   readonly expireTime?: Date | null;
 }
 
+/** Those of an organization's facts that an event tells of. */
+export interface OrganizationFacts {
+  readonly plan?: string;
+  readonly suspended?: boolean;
+}
+
 /** Who asks for a change, as its event will say. */
 export interface Mutation {
   readonly organization: OrganizationRef;
@@ -48,9 +54,12 @@ export interface EventDraft {
   readonly type: EventType;
   readonly time: Date;
   readonly mutation: Mutation;
-  readonly key: Key;
-  readonly before?: KeyFacts;
-  readonly after?: KeyFacts;
+  /** Absent: the event is about the organization itself. */
+  readonly key?: Key;
+  readonly before?: KeyFacts | OrganizationFacts;
+  readonly after?: KeyFacts | OrganizationFacts;
+  /** In a rotation: the key whose place was taken, and what that meant for it. */
+  readonly previous?: { readonly key: Key; readonly before: KeyFacts; readonly after: KeyFacts };
   readonly reason?: RevocationReason;
   readonly reasonDetail?: string;
 }
@@ -59,7 +68,10 @@ export interface EventDraft {
 export interface AuditEvent extends OrganizationRef {
   readonly eventId: string;
   readonly type: EventType;
+  /** Empty: the event is about the organization itself. */
   readonly keyId: string;
+  /** In a rotation: the key whose place was taken. */
+  readonly previousKeyId?: string;
   /** Never earlier than that of the organization's event before it. */
   readonly time: Date;
   /** 1 for an organization's first event, without gaps. */

@@ -1,4 +1,5 @@
 import { type Key, stateOf } from './key.js';
+import type { OrganizationSettings } from './organization.js';
 
 /** The outcome of a verification. Of those that hold, the earliest in this list is answered, `VALID` aside. */
 export type Decision =
@@ -9,7 +10,9 @@ export type Decision =
   | 'REVOKED'
   | 'DISABLED'
   | 'EXPIRED'
-  | 'INSUFFICIENT_SCOPE';
+  | 'ORGANIZATION_SUSPENDED'
+  | 'INSUFFICIENT_SCOPE'
+  | 'RATE_LIMITED';
 
 export interface VerificationTerms {
   /** Absent: the key of any organization will do. */
@@ -17,8 +20,16 @@ export interface VerificationTerms {
   readonly requiredScopes: readonly string[];
 }
 
-/** Weighs a key that was found by its credential. Pure, and cheap: it runs on every verification. */
-export function judgeKey(key: Key, { organizationId, requiredScopes }: VerificationTerms, now: Date): Decision {
+/**
+ * Weighs a key that was found by its credential. Pure, and cheap: it runs on every verification. Whether a `VALID` one
+ * is within its rate limit is judged after that: only then it counts.
+ */
+export function judgeKey(
+  key: Key,
+  { suspended }: Pick<OrganizationSettings, 'suspended'>,
+  { organizationId, requiredScopes }: VerificationTerms,
+  now: Date,
+): Exclude<Decision, 'RATE_LIMITED'> {
   if (organizationId !== undefined && organizationId !== key.organizationId) return 'WRONG_ORGANIZATION';
   switch (stateOf(key, now)) {
     case 'REVOKED':
@@ -28,6 +39,7 @@ export function judgeKey(key: Key, { organizationId, requiredScopes }: Verificat
     case 'EXPIRED':
       return 'EXPIRED';
     case 'ACTIVE':
+      if (suspended) return 'ORGANIZATION_SUSPENDED';
       return requiredScopes.every((scope) => key.scopes.includes(scope)) ? 'VALID' : 'INSUFFICIENT_SCOPE';
   }
 }

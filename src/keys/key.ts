@@ -56,6 +56,8 @@ export interface Key extends OrganizationRef {
   readonly createdBy: Actor;
   /** The key works while `now < expireTime`. Absent: until it is revoked. */
   readonly expireTime?: Date;
+  /** Absent: never used, as far as is known. Kept beside the record: read with it, and never written by a change. */
+  readonly lastUseTime?: Date;
   /** Sequence of the event that made the key: its place in lists. */
   readonly sequence: number;
   /** Counts the writes of this record, from 1. */
@@ -69,13 +71,18 @@ export function stateOf(key: Key, now: Date): KeyState {
     case 'disabled':
       return 'DISABLED';
     case 'usable':
-      return key.expireTime && key.expireTime <= now ? 'EXPIRED' : 'ACTIVE';
+      return isExpired(key, now) ? 'EXPIRED' : 'ACTIVE';
   }
 }
 
 /** Neither revoked nor superseded: such a key holds its name and a place in the limit, expired or not. */
 export function isCurrent(key: Key): boolean {
   return key.standing.kind !== 'revoked' && key.supersededBy === undefined;
+}
+
+/** Whether the clock alone would deny the key, whatever else does. */
+export function isExpired({ expireTime }: Pick<Key, 'expireTime'>, now: Date): boolean {
+  return expireTime !== undefined && expireTime <= now;
 }
 
 /** The record with some fields changed, as its next revision. */

@@ -12,6 +12,8 @@ export interface KeyspaceFacts {
 /** The facts as of an earlier start. */
 export interface StoredKeyspace extends KeyspaceFacts {
   readonly hasUnrevokedKeys: boolean;
+  /** Plans that organizations were given, in alphabetical order. */
+  readonly plansInUse: readonly string[];
 }
 
 export function factsOf(keyspace: Keyspace): KeyspaceFacts {
@@ -20,16 +22,25 @@ export function factsOf(keyspace: Keyspace): KeyspaceFacts {
 }
 
 /**
- * Where the keyspaces file contradicts stored keys, a line each; empty where it does not. A keyspace whose keys are all
- * revoked may change and go.
+ * Where the keyspaces file contradicts what is stored, a line each; empty where it does not. A keyspace whose keys are
+ * all revoked may change and go. A plan that organizations have must stay while their keyspace does.
  */
 export function contradictions(
   stored: readonly StoredKeyspace[],
   configured: ReadonlyMap<string, Keyspace>,
 ): readonly string[] {
-  return stored
-    .filter(({ hasUnrevokedKeys }) => hasUnrevokedKeys)
-    .flatMap((facts) => contradictionsOf(facts, configured));
+  return stored.flatMap((facts) => [
+    ...(facts.hasUnrevokedKeys ? contradictionsOf(facts, configured) : []),
+    ...missingPlans(facts, configured),
+  ]);
+}
+
+function missingPlans({ name, plansInUse }: StoredKeyspace, configured: ReadonlyMap<string, Keyspace>): string[] {
+  const plans = configured.get(name)?.plans;
+  if (!plans) return [];
+  return plansInUse
+    .filter((plan) => !plans.has(plan))
+    .map((plan) => `keyspace ${name} has no plan ${plan}, but organizations have it; restore it, or give them another`);
 }
 
 function contradictionsOf(stored: StoredKeyspace, configured: ReadonlyMap<string, Keyspace>): string[] {

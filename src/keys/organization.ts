@@ -4,11 +4,18 @@ export interface OrganizationRef {
   readonly organizationId: string;
 }
 
-/** An organization's record: what its keys share, and the head of its audit chain. */
-export interface Organization extends OrganizationRef {
+/** What is set for an organization, as against what its keys come to. */
+export interface OrganizationSettings {
   /** The plan's name; absent means the keyspace's default plan. */
   readonly plan?: string;
+  /** Whether every key of the organization is denied. */
   readonly suspended: boolean;
+}
+
+/** An organization's record: what its keys share, and the head of its audit chain. */
+export interface Organization extends OrganizationRef, OrganizationSettings {
+  /** Counts the changes of the settings; 0 before the first. */
+  readonly settingsRevision: number;
   /** Keys that are neither revoked nor superseded: what a limit counts. */
   readonly keyCount: number;
   /** Sequence of the last event; 0 before the first. */
@@ -28,10 +35,30 @@ export const GENESIS_HASH = '0'.repeat(64);
 
 /** What holds for an organization that was never written. */
 export function newOrganization({ keyspace, organizationId }: OrganizationRef): Organization {
-  return { keyspace, organizationId, suspended: false, keyCount: 0, sequence: 0, hash: GENESIS_HASH, revision: 0 };
+  return {
+    keyspace,
+    organizationId,
+    suspended: false,
+    settingsRevision: 0,
+    keyCount: 0,
+    sequence: 0,
+    hash: GENESIS_HASH,
+    revision: 0,
+  };
 }
 
 /** `keyspace/organization_id`: the audit topic's message key. Neither part can hold a slash. */
 export function organizationPath({ keyspace, organizationId }: OrganizationRef): string {
   return `${keyspace}/${organizationId}`;
+}
+
+/** Opaque to callers: differs whenever the settings do. Keys that come and go leave it as it is. */
+export function etagOfOrganization({ settingsRevision }: Organization): string {
+  return `"${settingsRevision.toString(36)}"`;
+}
+
+/** The organization with other settings, as the next revision of them. */
+export function withSettings(organization: Organization, settings: OrganizationSettings): Organization {
+  const { plan: _, ...rest } = organization;
+  return { ...rest, ...settings, settingsRevision: organization.settingsRevision + 1 };
 }

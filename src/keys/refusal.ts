@@ -17,10 +17,15 @@ export const ARGUMENT_REASONS = [
   'SCOPES_INVALID',
   'LABELS_INVALID',
   'SELECTOR_REQUIRED',
+  'UPDATE_MASK_INVALID',
   'PAGE_TOKEN_INVALID',
   'PAGE_SIZE_INVALID',
   'REQUEST_ID_INVALID',
+  'PLAN_UNKNOWN',
+  'DIGEST_INVALID',
   'TEXT_INVALID',
+  'OVERLAP_INVALID',
+  'TOO_MANY_ITEMS',
 ] as const;
 export type ArgumentReason = (typeof ARGUMENT_REASONS)[number];
 
@@ -33,6 +38,13 @@ export type Refusal =
   | { readonly refused: 'KEYSPACE_NOT_FOUND' }
   | { readonly refused: 'KEY_NOT_FOUND' }
   | { readonly refused: 'NAME_TAKEN' }
+  /** What an imported key is found by belongs to another key: its digest, or in pair form its client id. */
+  | { readonly refused: 'DIGEST_TAKEN'; readonly by: 'digest' | 'client_id' }
+  | { readonly refused: 'KEY_REVOKED' }
+  | { readonly refused: 'KEY_SUPERSEDED' }
+  | { readonly refused: 'KEY_EXPIRED' }
+  | { readonly refused: 'ORGANIZATION_SUSPENDED' }
+  | { readonly refused: 'ETAG_MISMATCH' }
   | { readonly refused: 'NAME_AMBIGUOUS' }
   | {
       readonly refused: 'KEY_LIMIT_REACHED';

@@ -40,6 +40,7 @@ export function revokeKey(state: OrganizationState, ask: RevokeKey, draw: Revoke
     .filter(({ before: one, after }) => one !== after);
   return {
     answer: toRevokedKey(ended),
+    widens: false,
     put,
     events: put.map((change, at) => toEvent(change, ask, draw, at)),
     ...(ask.mutation.request && {
@@ -56,7 +57,11 @@ function lineageOf(key: Key, { selected }: OrganizationState, selector: KeySelec
   );
 }
 
-function revoked(key: Key, { mutation, reason, reasonDetail }: RevokeKey, now: Date): Key {
+export function revoked(
+  key: Key,
+  { mutation, reason, reasonDetail }: Pick<RevokeKey, 'mutation' | 'reason' | 'reasonDetail'>,
+  now: Date,
+): Key {
   return revise(key, {
     standing: { kind: 'revoked', time: now, by: mutation.actor, reason, detail: reasonDetail },
   });

@@ -1,8 +1,9 @@
 import type { Outbox } from '../audit/outbox.js';
 import type { AuditEvent, EventType } from '../keys/event.js';
+import type { BudgetAsk, BudgetBlock } from '../keys/budget.js';
 import type { Load, Rule } from '../keys/change.js';
 import type { Deadline } from '../keys/clock.js';
-import type { Key, KeyState } from '../keys/key.js';
+import type { Digest, Key, KeyState } from '../keys/key.js';
 import type { KeyspaceFacts, StoredKeyspace } from '../keys/keyspace-facts.js';
 import type { Organization, OrganizationRef } from '../keys/organization.js';
 import type { Refusal } from '../keys/refusal.js';
@@ -24,15 +25,18 @@ export interface Store extends AsyncDisposable {
   change<A>(load: Load, rule: Rule<A>, deadline: Deadline): Promise<A | Refusal>;
 
   /**
-   * The key with this digest in a keyspace, as of no earlier than the call: never a state that a change which was
-   * answered before the call began has replaced.
+   * The key with this digest in a keyspace, and its organization, each as of no earlier than the call: never a state
+   * that a change which was answered before the call began has replaced. The key comes without its last use.
    * @param digest 32 bytes
    */
-  findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<Key | undefined>;
+  findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<FoundKey | undefined>;
+
+  /** The organization's record; for one that was never written, what holds for it (`newOrganization`). */
+  findOrganization(organization: OrganizationRef, deadline: Deadline): Promise<Organization>;
 
   /**
-   * The keys among which `selectKey` finds the one meant, with the unrevoked keys of their lineages when selected by
-   * name. At most two current keys of a name are loaded, enough to see that it is ambiguous.
+   * The keys among which `selectKey` finds the one meant. At most two current keys of a name are loaded, enough to see
+   * that it is ambiguous.
    */
   selectKeys(organization: OrganizationRef, selector: KeySelector, deadline: Deadline): Promise<Key[]>;
 
@@ -51,6 +55,39 @@ export interface Store extends AsyncDisposable {
    */
   organizations(): AsyncIterable<Organization>;
 
+  /**
+   * Notes when keys were last used: of several times for a key the latest stays, whatever the order. Bookkeeping: it
+   * makes no event, and moves neither revision nor etag. Ids of no key are passed over or kept, and never seen.
+   */
+  recordUses(uses: ReadonlyMap<string, Date>, deadline: Deadline): Promise<void>;
+
+  /**
+   * Puts a key's digest into another form, if the key still has it in the form given. Bookkeeping, as above.
+   * @throws StoreFault, or Error where another key of the keyspace has the digest
+   */
+  moveDigest(keyId: string, from: Digest, to: Digest, deadline: Deadline): Promise<void>;
+
+  /** How many unrevoked keys are stored under each version of the pepper; 0 are bare. Versions without any are absent. */
+  countDigests(deadline: Deadline): Promise<ReadonlyMap<number, number>>;
+
+  /**
+   * Takes part of a lineage's budget as `takeBudget` says, by the store's own clock, atomically among all replicas. What
+   * was taken stays taken, whatever becomes of the replica or of a server; where the outcome is unknown it is lost.
+   */
+  takeBudget(ask: BudgetAsk, deadline: Deadline): Promise<BudgetBlock>;
+
+  /** As `takeBudget` with nothing wanted: opens no window, and answers a full one where none is open. */
+  readBudget(ask: Omit<BudgetAsk, 'want'>, deadline: Deadline): Promise<BudgetBlock>;
+
+  /** Whether other processes may take from the same budgets. */
+  readonly isShared: boolean;
+
+  /** Of each version of the pepper that was ever in use here, its fingerprint. */
+  pepperFingerprints(deadline: Deadline): Promise<ReadonlyMap<number, string>>;
+
+  /** @throws Error where another fingerprint is remembered for one of the versions */
+  rememberPeppers(fingerprints: ReadonlyMap<number, string>, deadline: Deadline): Promise<void>;
+
   /** What stored keyspaces relied on at the last start, and whether unrevoked keys still do. */
   keyspaceFacts(deadline: Deadline): Promise<StoredKeyspace[]>;
 
@@ -61,6 +98,11 @@ export interface Store extends AsyncDisposable {
   ping(deadline: Deadline): Promise<void>;
 
   readonly outbox: Outbox;
+}
+
+export interface FoundKey {
+  readonly key: Key;
+  readonly organization: Organization;
 }
 
 export interface KeyQuery {
@@ -75,6 +117,7 @@ export interface KeyQuery {
 }
 
 export interface EventQuery {
+  /** Also the rotations that took this key's place. */
   readonly keyId?: string;
   /** Empty: all. */
   readonly types: readonly EventType[];

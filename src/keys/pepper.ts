@@ -1,0 +1,57 @@
+/**
+ * Peppers: secrets of the service, kept apart from the store, without which a stolen store does not even show whether a
+ * guessed credential was right. A record keeps SHA-256 of the credential, or HMAC-SHA-256 of that under a pepper; so
+ * whoever knows the SHA-256 alone, as an import does, can tell every form that it may be stored in.
+ *
+ * Versions only rise: a record moves from a lower one to the one in use when it verifies. Who looks for it looks in
+ * ascending order, and cannot miss one that moves meanwhile. A replica that does not know a version yet must never meet
+ * it, so a new pepper is first made known to all replicas (`standby`), then put to use.
+ */
+import { createHmac, type KeyObject } from 'node:crypto';
+
+import type { Digest } from './key.js';
+
+export interface Pepper {
+  /** From 1. */
+  readonly version: number;
+  /** 32 bytes or more. Its implicit text holds nothing of them. */
+  readonly key: KeyObject;
+  /** Known and looked for, but nothing is stored under it yet. */
+  readonly isStandby: boolean;
+}
+
+/** By version, ascending; two at most. Empty: digests are bare. */
+export type Peppers = readonly Pepper[];
+
+/** The forms that a digest may be stored in, in the order in which to look for them. */
+export function digestsOf(sha256: Uint8Array, peppers: Peppers): readonly Digest[] {
+  return [bare(sha256), ...peppers.map((pepper) => peppered(sha256, pepper))];
+}
+
+/** The form that a digest is stored in now. */
+export function digestToStore(sha256: Uint8Array, peppers: Peppers): Digest {
+  const pepper = pepperInUse(peppers);
+  return pepper ? peppered(sha256, pepper) : bare(sha256);
+}
+
+/** The version that a digest is stored under now; 0: bare. */
+export function versionInUse(peppers: Peppers): number {
+  return pepperInUse(peppers)?.version ?? 0;
+}
+
+/** Tells a pepper from another under the same version, and nothing of the pepper: 64 lowercase hex digits. */
+export function fingerprintOf({ key }: Pepper): string {
+  return createHmac('sha256', key).update('keyreeve: the fingerprint of a pepper').digest('hex');
+}
+
+function pepperInUse(peppers: Peppers): Pepper | undefined {
+  return peppers.findLast(({ isStandby }) => !isStandby);
+}
+
+function bare(sha256: Uint8Array): Digest {
+  return { algorithm: 'sha256', pepperVersion: 0, bytes: sha256 };
+}
+
+function peppered(sha256: Uint8Array, { version, key }: Pepper): Digest {
+  return { algorithm: 'hmac-sha256', pepperVersion: version, bytes: createHmac('sha256', key).update(sha256).digest() };
+}
