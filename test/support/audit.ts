@@ -2,7 +2,7 @@
 import { pino } from 'pino';
 import type { Logger } from 'pino';
 
-import type { Backlog, Leadership, Outbox } from '../../src/audit/outbox.js';
+import type { Backlog, Leadership, Outbox, SinkPosition } from '../../src/audit/outbox.js';
 import type { Entry } from '../../src/audit/verify-chain.js';
 import { canonicalJson, type CloudEvent, hashOf } from '../../src/keys/chain.js';
 import { type Change, toCommit } from '../../src/keys/change.js';
@@ -26,7 +26,7 @@ import {
 /** An organization's first events, as the rules make them: a key is created, then revoked, then another. */
 export function makeChain(count: number, organization: OrganizationRef = acme, source = SOURCE): AuditEvent[] {
   const mutation = aMutation({ organization });
-  let state = { organization: newOrganization(organization), selected: [] as Key[] };
+  let state = { organization: newOrganization(organization), selected: [] as Key[], listed: [] };
   const events: AuditEvent[] = [];
   while (events.length < count) {
     const [key] = state.selected;
@@ -37,7 +37,11 @@ export function makeChain(count: number, organization: OrganizationRef = acme, s
       : granted(createKey(state, askingToCreate({ mutation }), aKeyspace(), drawToCreate(aKeyspace())));
     const commit = toCommit(state, change, source);
     events.push(...commit.events);
-    state = { organization: commit.organization, selected: key ? [] : commit.put.map(({ after }) => after) };
+    state = {
+      organization: commit.organization,
+      selected: key ? [] : commit.put.map(({ after }) => after),
+      listed: [],
+    };
   }
   return events;
 }
@@ -95,6 +99,7 @@ export class MemoryOutbox implements Outbox {
   readonly #events: AuditEvent[] = [];
   readonly #published = new Set<string>();
   readonly #listeners = new Set<() => void>();
+  readonly #reached = new Map<string, Map<number, number>>();
   #leadership: Leadership | undefined;
   /** Called before each answer with the call's name: may throw, or take its time. */
   intercept: (call: keyof Outbox) => void | Promise<void> = () => undefined;
@@ -118,9 +123,16 @@ export class MemoryOutbox implements Outbox {
     return this.unpublished.filter((event) => wanted?.(event) ?? true).slice(0, limit);
   }
 
-  async markPublished(events: readonly AuditEvent[]): Promise<void> {
+  async markPublished(events: readonly AuditEvent[], { sink, lane, end }: SinkPosition): Promise<void> {
     await this.#arrive('markPublished');
     for (const { eventId } of events) this.#published.add(eventId);
+    const lanes = this.#reached.get(sink) ?? new Map<number, number>();
+    this.#reached.set(sink, lanes.set(lane, Math.max(end, lanes.get(lane) ?? 0)));
+  }
+
+  async positions(sink: string): Promise<ReadonlyMap<number, number>> {
+    await this.#arrive('positions');
+    return new Map(this.#reached.get(sink));
   }
 
   async backlog(limit: number): Promise<Backlog> {

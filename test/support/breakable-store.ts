@@ -23,10 +23,20 @@ export function breakable(store: Store, breakage: Breakage): Store {
       return store.change(load, rule, deadline);
     },
     findByDigest: through('findByDigest', (...given) => store.findByDigest(...given)),
+    findOrganization: through('findOrganization', (...given) => store.findOrganization(...given)),
     selectKeys: through('selectKeys', (...given) => store.selectKeys(...given)),
     listKeys: through('listKeys', (...given) => store.listKeys(...given)),
     countExpired: through('countExpired', (...given) => store.countExpired(...given)),
     listEvents: through('listEvents', (...given) => store.listEvents(...given)),
+    recordUses: through('recordUses', (...given) => store.recordUses(...given)),
+    moveDigest: through('moveDigest', (...given) => store.moveDigest(...given)),
+    countDigests: through('countDigests', (...given) => store.countDigests(...given)),
+    takeBudget: through('takeBudget', (...given) => store.takeBudget(...given)),
+    readBudget: through('readBudget', (...given) => store.readBudget(...given)),
+    pepperFingerprints: through('pepperFingerprints', (...given) => store.pepperFingerprints(...given)),
+    rememberPeppers: through('rememberPeppers', (...given) => store.rememberPeppers(...given)),
+    keyspaceFacts: through('keyspaceFacts', (...given) => store.keyspaceFacts(...given)),
+    rememberKeyspaces: through('rememberKeyspaces', (...given) => store.rememberKeyspaces(...given)),
     ping: through('ping', (...given) => store.ping(...given)),
   };
 }

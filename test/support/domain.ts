@@ -1,13 +1,20 @@
 /** The domain's values for tests: each whole and valid, and any field can be given another value. */
+import { createSecretKey } from 'node:crypto';
+
 import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential } from '../../src/keys/credential.js';
 import type { CreateKey, CreateKeyDraw } from '../../src/keys/create-key.js';
 import type { Mutation } from '../../src/keys/event.js';
 import { newEventId, newKeyId } from '../../src/keys/ids.js';
+import type { ImportKey, ImportKeyDraw } from '../../src/keys/import-key.js';
 import type { Key } from '../../src/keys/key.js';
 import type { Keyspace } from '../../src/keys/keyspace.js';
 import type { OrganizationRef } from '../../src/keys/organization.js';
+import type { Pepper } from '../../src/keys/pepper.js';
 import type { RevokeKey, RevokeKeyDraw } from '../../src/keys/revoke-key.js';
+import type { RotateKey, RotateKeyDraw } from '../../src/keys/rotate-key.js';
+import type { UpdateKey, UpdateKeyDraw } from '../../src/keys/update-key.js';
+import type { UpdateOrganization, UpdateOrganizationDraw } from '../../src/keys/update-organization.js';
 
 export const SOURCE = 'urn:keyreeve:test';
 export const noon = new Date('2026-01-02T12:00:00.000Z');
@@ -54,7 +61,7 @@ export function drawToCreate(keyspace: Keyspace, fields: Partial<CreateKeyDraw> 
     now: noon,
     keyId: newKeyId(),
     eventId: newEventId(),
-    credential: newCredential(keyspace.credential, systemRandom),
+    credential: newCredential(keyspace.credential, [], systemRandom),
     ...fields,
   };
 }
@@ -67,9 +74,58 @@ export function drawToRevoke(fields: Partial<RevokeKeyDraw> = {}): RevokeKeyDraw
   return { now: noon, eventIds: [newEventId(), newEventId()], ...fields };
 }
 
+export function askingToRotate(fields: Pick<RotateKey, 'selector'> & Partial<RotateKey>): RotateKey {
+  return { mutation: aMutation(), expiration: { kind: 'default' }, ...fields };
+}
+
+export function drawToRotate(keyspace: Keyspace, fields: Partial<RotateKeyDraw> = {}): RotateKeyDraw {
+  return { ...drawToCreate(keyspace), eventIds: [newEventId(), newEventId()], ...fields };
+}
+
+export function askingToUpdate(fields: Pick<UpdateKey, 'selector'> & Partial<UpdateKey>): UpdateKey {
+  return { mutation: aMutation(), etag: '', ...fields };
+}
+
+export function drawToUpdate(fields: Partial<UpdateKeyDraw> = {}): UpdateKeyDraw {
+  return { now: noon, eventId: newEventId(), ...fields };
+}
+
+/** A key with a digest that no other has. */
+export function askingToImport(fields: Partial<ImportKey> = {}): ImportKey {
+  const { digest, display } = aKey();
+  return {
+    mutation: aMutation(),
+    digest,
+    display,
+    name: 'ci',
+    type: '',
+    scopes: [],
+    labels: {},
+    disabled: false,
+    ...fields,
+  };
+}
+
+export function drawToImport(fields: Partial<ImportKeyDraw> = {}): ImportKeyDraw {
+  return { now: noon, keyId: newKeyId(), eventId: newEventId(), ...fields };
+}
+
+export function askingToUpdateOrganization(fields: Partial<UpdateOrganization> = {}): UpdateOrganization {
+  return { mutation: aMutation(), etag: '', ...fields };
+}
+
+export function drawToUpdateOrganization(fields: Partial<UpdateOrganizationDraw> = {}): UpdateOrganizationDraw {
+  return { now: noon, eventId: newEventId(), ...fields };
+}
+
+/** Another pepper for each version. */
+export function aPepper(version: number, fields: Partial<Pepper> = {}): Pepper {
+  return { version, key: createSecretKey(Buffer.alloc(32, version)), isStandby: false, ...fields };
+}
+
 export function aKey(fields: Partial<Key> = {}): Key {
   const keyId = fields.keyId ?? newKeyId();
-  const { digest, display } = newCredential(aKeyspace().credential, systemRandom);
+  const { digest, display } = newCredential(aKeyspace().credential, [], systemRandom);
   return {
     ...acme,
     keyId,

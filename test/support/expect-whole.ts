@@ -1,12 +1,14 @@
 import { expect } from 'vitest';
 
 import { hashOf, type CloudEvent } from '../../src/keys/chain.js';
-import type { AuditEvent } from '../../src/keys/event.js';
+import type { AuditEvent, EventType } from '../../src/keys/event.js';
 import { isCurrent } from '../../src/keys/key.js';
 import { GENESIS_HASH, type OrganizationRef } from '../../src/keys/organization.js';
 import type { Store } from '../../src/store/port.js';
 import { acme } from './domain.js';
 import { ample, keysOf, organizationsOf } from './store-calls.js';
+
+const MAKING: readonly EventType[] = ['key.created', 'key.imported', 'key.rotated'];
 
 /**
  * Holds an organization's events, its record and its keys against each other: sequences without a gap, each hash over
@@ -28,7 +30,7 @@ export async function expectWhole(store: Store, organization: OrganizationRef = 
 
   const keys = await keysOf(store, organization);
   for (const key of keys) expect(events[key.sequence - 1]?.keyId).toBe(key.keyId);
-  const making = events.filter(({ type }) => type === 'key.created' || type === 'key.imported');
+  const making = events.filter(({ type }) => MAKING.includes(type));
   expect(keys.map(({ keyId }) => keyId)).toEqual(making.map(({ keyId }) => keyId).reverse());
 
   const { keyspace, organizationId } = organization;

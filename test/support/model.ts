@@ -32,23 +32,31 @@ export class Model {
     return answer.answer;
   }
 
-  #load({ selector, name, request }: Omit<Load, 'organization'>): OrganizationState {
+  #load({ selector, withLineage, keyIds, name, digests, request }: Omit<Load, 'organization'>): OrganizationState {
     const nameHolder = name === undefined ? undefined : this.#keys().find((key) => isCurrent(key) && key.name === name);
+    const digestHolder = this.#keys().find((key) =>
+      digests?.some((digest) => Buffer.compare(digest, key.digest.bytes) === 0),
+    );
     const known = request && this.#requests.get([request.caller, request.method, request.requestId].join(' '));
     return {
       organization: this.organization,
-      selected: selector ? this.#select(selector) : [],
+      selected: selector ? this.#select(selector, withLineage === true) : [],
+      listed: this.#keys().filter(({ keyId }) => keyIds?.includes(keyId)),
       ...(nameHolder && { nameHolder }),
+      ...(digestHolder && { digestHolder }),
       ...(known && { request: { hash: known.hash, keys: known.keyIds.map((id) => this.#key(id)) } }),
     };
   }
 
-  /** All that could matter to `selectKey`, and more: which of them does is its decision. */
-  #select(selector: KeySelector): Key[] {
+  /** By name, all that could matter to `selectKey`, and more: which of them does is its decision. */
+  #select(selector: KeySelector, withLineage: boolean): Key[] {
     const keys = this.#keys();
-    if (selector.by !== 'name') return keys;
-    const lineages = new Set(keys.filter((key) => key.name === selector.name).map((key) => key.lineageId));
-    return keys.filter((key) => lineages.has(key.lineageId));
+    const meant = keys.filter((key) => isMeant(key, selector));
+    if (selector.by !== 'name' && !withLineage) return meant;
+    const lineages = new Set(meant.map(({ lineageId }) => lineageId));
+    return keys.filter(
+      (key) => meant.includes(key) || (lineages.has(key.lineageId) && key.standing.kind !== 'revoked'),
+    );
   }
 
   #keys(): Key[] {
@@ -59,5 +67,16 @@ export class Model {
     const key = this.keys.get(keyId);
     if (!key) throw new Error('a request names a key that is not there');
     return key;
+  }
+}
+
+function isMeant(key: Key, selector: KeySelector): boolean {
+  switch (selector.by) {
+    case 'key_id':
+      return key.keyId === selector.keyId;
+    case 'client_id':
+      return key.clientId === selector.clientId;
+    case 'name':
+      return key.name === selector.name;
   }
 }

@@ -4,20 +4,36 @@ import { Deadline, systemClock } from '../../src/keys/clock.js';
 import { type CreatedKey, type CreateKey, type CreateKeyDraw, createKey, nameFor } from '../../src/keys/create-key.js';
 import type { AuditEvent, EventDraft } from '../../src/keys/event.js';
 import { newEventId } from '../../src/keys/ids.js';
+import { type ImportedKey, type ImportKey, type ImportKeyDraw, importKey } from '../../src/keys/import-key.js';
 import { type Key, KEY_STATES } from '../../src/keys/key.js';
 import type { Keyspace } from '../../src/keys/keyspace.js';
-import type { OrganizationRef } from '../../src/keys/organization.js';
+import type { Organization, OrganizationRef } from '../../src/keys/organization.js';
 import { type Refusal, isRefusal } from '../../src/keys/refusal.js';
 import { type RevokedKey, type RevokeKey, type RevokeKeyDraw, revokeKey } from '../../src/keys/revoke-key.js';
-import type { Store } from '../../src/store/port.js';
+import { type RotatedKey, type RotateKey, type RotateKeyDraw, rotateKey } from '../../src/keys/rotate-key.js';
+import { type UpdateKey, type UpdateKeyDraw, updateKey } from '../../src/keys/update-key.js';
+import {
+  type UpdateOrganization,
+  type UpdateOrganizationDraw,
+  updateOrganization,
+} from '../../src/keys/update-organization.js';
+import type { FoundKey, Store } from '../../src/store/port.js';
 import {
   acme,
   aKeyspace,
   aMutation,
   askingToCreate,
+  askingToImport,
   askingToRevoke,
+  askingToRotate,
+  askingToUpdate,
+  askingToUpdateOrganization,
   drawToCreate,
+  drawToImport,
   drawToRevoke,
+  drawToRotate,
+  drawToUpdate,
+  drawToUpdateOrganization,
   noon,
 } from './domain.js';
 
@@ -71,7 +87,117 @@ export async function revoke(store: Store, key: Key, drawn?: Partial<RevokeKeyDr
   return granted(await tryRevoke(store, { selector, mutation: aMutation({ organization: key }) }, drawn)).key;
 }
 
-/** Stores records that no rule makes yet, in this order, each with an event of its own; answers them as stored. */
+export interface Rotating {
+  readonly keyspace?: Keyspace;
+  readonly ask: Pick<RotateKey, 'selector'> & Partial<RotateKey>;
+  readonly draw?: Partial<RotateKeyDraw>;
+}
+
+export async function tryRotate(store: Store, rotating: Rotating): Promise<RotatedKey | Refusal> {
+  const { load, rule } = toRotate(rotating);
+  return store.change(load, rule, ample());
+}
+
+export function toRotate({ keyspace = aKeyspace(), ask: fields, draw: drawn }: Rotating): {
+  load: Load;
+  rule: Rule<RotatedKey>;
+} {
+  const ask = askingToRotate(fields);
+  const draw = drawToRotate(keyspace, drawn);
+  return {
+    load: { ...toLoad(ask), selector: ask.selector, withLineage: true },
+    rule: (state) => rotateKey(state, ask, keyspace, draw),
+  };
+}
+
+/** A rotation that has to succeed. */
+export async function rotate(
+  store: Store,
+  { keyId, keyspace, organizationId }: Key,
+  { ask, ...others }: Omit<Rotating, 'ask'> & { readonly ask?: Partial<RotateKey> } = {},
+): Promise<RotatedKey> {
+  const mutation = aMutation({ organization: { keyspace, organizationId } });
+  return granted(await tryRotate(store, { ...others, ask: { selector: { by: 'key_id', keyId }, mutation, ...ask } }));
+}
+
+export interface Updating {
+  readonly keyspace?: Keyspace;
+  readonly ask: Pick<UpdateKey, 'selector'> & Partial<UpdateKey>;
+  readonly draw?: Partial<UpdateKeyDraw>;
+}
+
+export async function tryUpdate(store: Store, updating: Updating): Promise<Key | Refusal> {
+  const { load, rule } = toUpdate(updating);
+  return store.change(load, rule, ample());
+}
+
+export function toUpdate({ keyspace = aKeyspace(), ask: fields, draw: drawn }: Updating): {
+  load: Load;
+  rule: Rule<Key>;
+} {
+  const ask = askingToUpdate(fields);
+  const draw = drawToUpdate(drawn);
+  const named = ask.name !== undefined && keyspace.names.unique;
+  return {
+    load: { ...toLoad(ask), selector: ask.selector, ...(named && { name: granted(nameFor(ask.name, keyspace)) }) },
+    rule: (state) => updateKey(state, ask, keyspace, draw),
+  };
+}
+
+/** An update that has to succeed; answers the key. */
+export async function update(store: Store, key: Key, fields: Partial<UpdateKey>): Promise<Key> {
+  const { keyId, keyspace, organizationId } = key;
+  const mutation = aMutation({ organization: { keyspace, organizationId } });
+  return granted(await tryUpdate(store, { ask: { selector: { by: 'key_id', keyId }, mutation, ...fields } }));
+}
+
+export interface Importing {
+  readonly keyspace?: Keyspace;
+  readonly ask?: Partial<ImportKey>;
+  readonly draw?: Partial<ImportKeyDraw>;
+  /** The forms in which the digest is looked for. Absent: the one in which it is to be stored. */
+  readonly digests?: readonly Uint8Array[];
+}
+
+export async function tryImport(store: Store, importing: Importing = {}): Promise<ImportedKey | Refusal> {
+  const { load, rule } = toImport(importing);
+  return store.change(load, rule, ample());
+}
+
+export function toImport({ keyspace = aKeyspace(), ask: fields, draw: drawn, digests }: Importing): {
+  load: Load;
+  rule: Rule<ImportedKey>;
+} {
+  const ask = askingToImport(fields);
+  const draw = drawToImport(drawn);
+  const { clientId, digest, mutation, name } = ask;
+  return {
+    load: {
+      organization: mutation.organization,
+      digests: digests ?? [digest.bytes],
+      ...(clientId !== undefined && { selector: { by: 'client_id', clientId } }),
+      ...(keyspace.names.unique && { name: granted(nameFor(name, keyspace)) }),
+    },
+    rule: (state) => importKey(state, ask, keyspace, draw),
+  };
+}
+
+export interface UpdatingOrganization {
+  readonly keyspace?: Keyspace;
+  readonly ask?: Partial<UpdateOrganization>;
+  readonly draw?: Partial<UpdateOrganizationDraw>;
+}
+
+export async function tryUpdateOrganization(
+  store: Store,
+  { keyspace = aKeyspace(), ask: fields, draw: drawn }: UpdatingOrganization,
+): Promise<Organization | Refusal> {
+  const ask = askingToUpdateOrganization(fields);
+  const draw = drawToUpdateOrganization(drawn);
+  return store.change(toLoad(ask), (state) => updateOrganization(state, ask, keyspace, draw), ample());
+}
+
+/** Stores records that no rule makes, in this order, each with an event of its own; answers them as stored. */
 export async function put(store: Store, keys: readonly Key[], organization: OrganizationRef = acme): Promise<Key[]> {
   const answer = await store.change({ organization }, (state) => toPut(keys, state.organization.sequence), ample());
   return granted(answer);
@@ -79,7 +205,12 @@ export async function put(store: Store, keys: readonly Key[], organization: Orga
 
 export function toPut(keys: readonly Key[], head: number): Change<Key[]> {
   const placed = keys.map((key, at) => ({ ...key, sequence: head + at + 1 }));
-  return { answer: placed, put: placed.map((after) => ({ after })), events: placed.map((key) => toDraft(key)) };
+  return {
+    answer: placed,
+    widens: true,
+    put: placed.map((after) => ({ after })),
+    events: placed.map((key) => toDraft(key)),
+  };
 }
 
 export function toDraft(key: Key, fields: Partial<EventDraft> = {}): EventDraft {
@@ -95,6 +226,13 @@ export function granted<A>(answer: A | Refusal): A {
 
 export async function keysOf(store: Store, organization: OrganizationRef = acme): Promise<Key[]> {
   return store.listKeys(organization, { types: [], states: KEY_STATES, at: noon, limit: 1_000_000 }, ample());
+}
+
+export async function findByDigest(
+  store: Store,
+  { keyspace, digest }: Pick<Key, 'keyspace' | 'digest'>,
+): Promise<FoundKey | undefined> {
+  return store.findByDigest(keyspace, digest.bytes, ample());
 }
 
 export async function eventsOf(store: Store, organization: OrganizationRef = acme): Promise<AuditEvent[]> {

@@ -37,9 +37,11 @@ describe('a bearer token', () => {
   test('is recognised wherever it was made', () => {
     fc.assert(
       fc.property(forms, fc.boolean(), (form, named) => {
-        const made = newCredential(form, systemRandom);
+        const made = newCredential(form, [], systemRandom);
         const keyspace = keyspaceOf(form);
-        expect(recognise(bearer(made.secret.reveal()), [keyspace], named)).toEqual([{ keyspace, digest: made.digest }]);
+        expect(recognise(bearer(made.secret.reveal()), [keyspace], named, [])).toEqual([
+          { keyspace, digests: [made.digest] },
+        ]);
       }),
     );
   });
@@ -47,11 +49,11 @@ describe('a bearer token', () => {
   test('with any one character changed is malformed', () => {
     fc.assert(
       fc.property(forms, fc.nat(), fc.nat({ max: 61 }), (form, place, replacement) => {
-        const token = newCredential(form, systemRandom).secret.reveal();
+        const token = newCredential(form, [], systemRandom).secret.reveal();
         const at = place % token.length;
         const changed = token.slice(0, at) + BASE62.charAt(replacement) + token.slice(at + 1);
         fc.pre(changed !== token);
-        expect(recognise(bearer(changed), [keyspaceOf(form)], true)).toBe('malformed');
+        expect(recognise(bearer(changed), [keyspaceOf(form)], true, [])).toBe('malformed');
       }),
       { numRuns: 2000 },
     );
@@ -59,40 +61,40 @@ describe('a bearer token', () => {
 
   test('cut short, made longer or surrounded by white space is malformed', () => {
     const form = aKeyspace().credential;
-    const token = newCredential(form, systemRandom).secret.reveal();
+    const token = newCredential(form, [], systemRandom).secret.reveal();
     for (const text of [token.slice(1), token.slice(0, -1), `${token}0`, ` ${token}`, `${token}\n`, '', form.prefix]) {
-      expect(recognise(bearer(text), [keyspaceOf(form)], true)).toBe('malformed');
+      expect(recognise(bearer(text), [keyspaceOf(form)], true, [])).toBe('malformed');
     }
   });
 
   test('of another keyspace is malformed where one is named', () => {
     const mine = aKeyspace({ name: 'mine', credential: { ...aKeyspace().credential, prefix: 'mine_' } });
     const other = aKeyspace({ name: 'other', credential: { ...aKeyspace().credential, prefix: 'other_' } });
-    const token = bearer(newCredential(other.credential, systemRandom).secret.reveal());
-    expect(recognise(token, [mine], true)).toBe('malformed');
-    expect(recognise(token, [mine, other], false)).toMatchObject([{ keyspace: { name: 'other' } }]);
+    const token = bearer(newCredential(other.credential, [], systemRandom).secret.reveal());
+    expect(recognise(token, [mine], true, [])).toBe('malformed');
+    expect(recognise(token, [mine, other], false, [])).toMatchObject([{ keyspace: { name: 'other' } }]);
   });
 
   test('without prefix is recognised only where the keyspace is named', () => {
     const keyspace = keyspaceOf({ ...aKeyspace().credential, prefix: '' });
-    const token = bearer(newCredential(keyspace.credential, systemRandom).secret.reveal());
-    expect(recognise(token, [keyspace], true)).toHaveLength(1);
-    expect(recognise(token, [keyspace], false)).toBe('malformed');
+    const token = bearer(newCredential(keyspace.credential, [], systemRandom).secret.reveal());
+    expect(recognise(token, [keyspace], true, [])).toHaveLength(1);
+    expect(recognise(token, [keyspace], false, [])).toBe('malformed');
   });
 
   test('over 512 bytes is malformed, whatever a legacy pattern says', () => {
     const keyspace = aKeyspace({ legacy: { pattern: /^x+$/, digest: 'sha256' } });
-    expect(recognise(bearer('x'.repeat(512)), [keyspace], true)).toHaveLength(1);
-    expect(recognise(bearer('x'.repeat(513)), [keyspace], true)).toBe('malformed');
+    expect(recognise(bearer('x'.repeat(512)), [keyspace], true, [])).toHaveLength(1);
+    expect(recognise(bearer('x'.repeat(513)), [keyspace], true, [])).toBe('malformed');
   });
 
   test('that fits a legacy pattern is looked up by its SHA-256 though it has no checksum', () => {
     const text = 'hd_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6';
     const keyspace = aKeyspace({ legacy: { pattern: /^hd_live_[a-z0-9]{32}$/, digest: 'sha256' } });
-    const found = recognise(bearer(text), [keyspace], false);
-    expect(found).toMatchObject([{ digest: { algorithm: 'sha256', pepperVersion: 0 } }]);
+    const found = recognise(bearer(text), [keyspace], false, []);
+    expect(found).toMatchObject([{ digests: [{ algorithm: 'sha256', pepperVersion: 0 }] }]);
     const [lookUp] = found as Exclude<typeof found, 'malformed'>;
-    expect(Buffer.from(lookUp?.digest.bytes ?? []).toString('hex')).toBe(
+    expect(Buffer.from(lookUp?.digests[0]?.bytes ?? []).toString('hex')).toBe(
       createHash('sha256').update(text).digest('hex'),
     );
   });
@@ -103,6 +105,7 @@ describe('a bearer token', () => {
     expect(crc32('123456789')).toBe(0xcbf43926);
     const made = newCredential(
       { kind: 'bearer', prefix: 'hm_', bodyLength: 49, display: 'last_four' },
+      [],
       (count) => new Uint8Array(count),
     );
     expect(made.secret.reveal()).toBe(text + toBase62(crc32(text), 6));
@@ -112,7 +115,7 @@ describe('a bearer token', () => {
   test('shows its prefix and first four, or its last four, never both', () => {
     fc.assert(
       fc.property(forms, (form) => {
-        const { secret, display } = newCredential(form, systemRandom);
+        const { secret, display } = newCredential(form, [], systemRandom);
         const token = secret.reveal();
         const first = `${token.slice(0, form.prefix.length + 4)}...`;
         const last = `${form.prefix}****${token.slice(-4)}`;
@@ -129,7 +132,7 @@ describe('a bearer token', () => {
 
 describe('a client id and its secret', () => {
   const keyspace = keyspaceOf({ kind: 'pair', prefix: '', bodyLength: 49, display: 'last_four' });
-  const made = newCredential(keyspace.credential, systemRandom);
+  const made = newCredential(keyspace.credential, [], systemRandom);
   const clientId = made.clientId ?? '';
   const pair = (id: string, secret: string): PresentedCredential => ({
     kind: 'pair',
@@ -138,8 +141,8 @@ describe('a client id and its secret', () => {
   });
 
   test('are looked up by the secret and matched by the client id', () => {
-    const found = recognise(pair(clientId, made.secret.reveal()), [keyspace], true);
-    expect(found).toEqual([{ keyspace, digest: made.digest, clientId }]);
+    const found = recognise(pair(clientId, made.secret.reveal()), [keyspace], true, []);
+    expect(found).toEqual([{ keyspace, digests: [made.digest], clientId }]);
     const [lookUp] = found as Exclude<typeof found, 'malformed'>;
     expect(lookUp && matches(aKey({ clientId }), lookUp)).toBe(true);
     expect(lookUp && matches(aKey({ clientId: newClientId() }), lookUp)).toBe(false);
@@ -157,17 +160,17 @@ describe('a client id and its secret', () => {
       [clientId, 'x'.repeat(5000)],
       ['x'.repeat(5000), secret],
     ];
-    for (const [id, text] of halves) expect(recognise(pair(id, text), [keyspace], true)).toEqual([]);
+    for (const [id, text] of halves) expect(recognise(pair(id, text), [keyspace], true, [])).toEqual([]);
   });
 
   test('are malformed in a keyspace of bearer tokens, as a token is in a keyspace of pairs, and none in either', () => {
-    expect(recognise(pair(clientId, made.secret.reveal()), [aKeyspace()], true)).toBe('malformed');
-    expect(recognise(bearer(made.secret.reveal()), [keyspace], true)).toBe('malformed');
-    expect(recognise({ kind: 'none' }, [keyspace, aKeyspace()], true)).toBe('malformed');
+    expect(recognise(pair(clientId, made.secret.reveal()), [aKeyspace()], true, [])).toBe('malformed');
+    expect(recognise(bearer(made.secret.reveal()), [keyspace], true, [])).toBe('malformed');
+    expect(recognise({ kind: 'none' }, [keyspace, aKeyspace()], true, [])).toBe('malformed');
   });
 
   test('never match a bearer look-up that finds the digest of a secret', () => {
-    expect(matches(aKey({ clientId }), { keyspace, digest: made.digest })).toBe(false);
+    expect(matches(aKey({ clientId }), { keyspace, digests: [made.digest] })).toBe(false);
   });
 });
 

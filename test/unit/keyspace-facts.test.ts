@@ -5,7 +5,9 @@ import type { Keyspace } from '../../src/keys/keyspace.js';
 import { aKeyspace } from '../support/domain.js';
 
 const shop = aKeyspace();
-const stored = (keyspace: Keyspace, hasUnrevokedKeys = true) => [{ ...factsOf(keyspace), hasUnrevokedKeys }];
+const stored = (keyspace: Keyspace, hasUnrevokedKeys = true) => [
+  { ...factsOf(keyspace), hasUnrevokedKeys, plansInUse: [] },
+];
 const configured = (...keyspaces: Keyspace[]) => new Map(keyspaces.map((keyspace) => [keyspace.name, keyspace]));
 
 test('a keyspaces file that fits what is stored contradicts nothing, and neither does a new keyspace', () => {

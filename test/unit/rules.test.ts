@@ -112,7 +112,7 @@ test('a revoked key never becomes usable again, and its revocation never changes
       const after = model.keys.get(keyId);
       expect(after?.standing).toEqual(key.standing);
       for (const time of [new Date(0), noon, new Date(8e15)]) {
-        expect(after && judgeKey(after, { requiredScopes: [] }, time)).toBe('REVOKED');
+        expect(after && judgeKey(after, { suspended: false }, { requiredScopes: [] }, time)).toBe('REVOKED');
       }
     }
   });
@@ -169,7 +169,12 @@ test('a decision is VALID exactly for a usable key in its time, organization and
         const now = new Date(noon.getTime() + instant);
         const expireTime = expires === undefined ? undefined : new Date(noon.getTime() + expires);
         const key = aKey({ standing, scopes: held, ...(expireTime && { expireTime }) });
-        const decision = judgeKey(key, { requiredScopes: required, ...(organizationId && { organizationId }) }, now);
+        const decision = judgeKey(
+          key,
+          { suspended: false },
+          { requiredScopes: required, ...(organizationId && { organizationId }) },
+          now,
+        );
         const valid =
           standing.kind === 'usable' &&
           (!expireTime || now < expireTime) &&
@@ -208,6 +213,7 @@ test('no event exceeds 32 KiB, with every field at its longest and every charact
     const model = new Model(organization);
     model.change({}, () => ({
       answer: 'done',
+      widens: false,
       put: [],
       events: [
         {
