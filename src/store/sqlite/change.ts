@@ -61,7 +61,7 @@ function prepareWrite(connection: Connection, clock: Clock): (commit: Commit) =>
         throw new Error('a change alters a key that is not stored so');
       }
     }
-    for (const event of events) insertEvent.run({ ...toEventRow(event), published: 0 });
+    for (const event of events) insertEvent.run({ ...toEventRow(event), published: Number(event.published) });
     if (!request) return;
     const nowMs = clock.now().getTime();
     insertRequest.run({

@@ -5,6 +5,7 @@ import type { Clock, Deadline } from '../../keys/clock.js';
 import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
 import type { Organization, OrganizationRef } from '../../keys/organization.js';
 import type { Store } from '../port.js';
+import { prepareBookkeeping } from './bookkeeping.js';
 import { prepareChange } from './change.js';
 import { Connection, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB, resultCodeOf } from './connection.js';
 import { openOutbox } from './outbox.js';
@@ -50,6 +51,7 @@ export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions):
 function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 'source' | 'clock'>): Store {
   const read = prepareReads(connection);
   const change = prepareChange(connection, read, { source, clock });
+  const bookkeeping = prepareBookkeeping(connection, clock);
   const { outbox, tellCommit } = openOutbox(connection);
   const rememberKeyspace = connection.prepare(
     `INSERT OR REPLACE INTO keyspaces (name, kind, prefix, body_length, unique_names)
@@ -69,6 +71,7 @@ function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 
         return changed.answer;
       }),
     findByDigest: (keyspace, digest, deadline) => answer(deadline, () => read.keyByDigest(keyspace, digest)),
+    findOrganization: (organization, deadline) => answer(deadline, () => read.organization(organization)),
     selectKeys: (organization, selector, deadline) => answer(deadline, () => read.selectKeys(organization, selector)),
     listKeys: (organization, query, deadline) => answer(deadline, () => read.listKeys(organization, query)),
     countExpired: (organization, at, deadline) => answer(deadline, () => read.countExpired(organization, at)),
@@ -77,6 +80,15 @@ function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 
       eachOrganization((after) =>
         connection.answer(undefined, () => read.organizationsAfter(after, ORGANIZATIONS_AT_ONCE)),
       ),
+    recordUses: (uses, deadline) => answer(deadline, () => bookkeeping.recordUses(uses)),
+    moveDigest: (keyId, from, to, deadline) => answer(deadline, () => bookkeeping.moveDigest(keyId, from, to)),
+    countDigests: (deadline) => answer(deadline, () => bookkeeping.countDigests()),
+    takeBudget: (ask, deadline) => answer(deadline, () => bookkeeping.takeBudget(ask)),
+    readBudget: (ask, deadline) => answer(deadline, () => bookkeeping.readBudget(ask)),
+    // The file has one process at a time.
+    isShared: false,
+    pepperFingerprints: (deadline) => answer(deadline, () => bookkeeping.pepperFingerprints()),
+    rememberPeppers: (fingerprints, deadline) => answer(deadline, () => bookkeeping.rememberPeppers(fingerprints)),
     keyspaceFacts: (deadline) => answer(deadline, () => read.keyspaceFacts()),
     rememberKeyspaces: (facts, deadline) =>
       answer(deadline, () =>

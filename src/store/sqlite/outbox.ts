@@ -12,6 +12,13 @@ export function openOutbox(connection: Connection): { outbox: Outbox; tellCommit
     `UPDATE events SET published = 1
      WHERE keyspace = :keyspace AND organization_id = :organization_id AND sequence = :sequence AND published = 0`,
   );
+  const reach = connection.prepare(
+    `INSERT INTO positions (sink, lane, "end") VALUES (:sink, :lane, :end)
+     ON CONFLICT DO UPDATE SET "end" = excluded."end" WHERE excluded."end" > positions."end"`,
+  );
+  const positions = connection.prepare<{ lane: number; end: number }>(
+    'SELECT lane, "end" FROM positions WHERE sink = :sink',
+  );
   const backlog = connection.prepare<{ depth: number; oldest_time: number | null }>(
     `SELECT count(*) AS depth, min(time) AS oldest_time
      FROM (SELECT time FROM events WHERE published = 0 ORDER BY time LIMIT :limit)`,
@@ -28,12 +35,16 @@ export function openOutbox(connection: Connection): { outbox: Outbox; tellCommit
   const outbox: Outbox = {
     pending: (limit, wanted) => connection.answer(undefined, () => pending(limit, wanted).map(fromEventRow)),
 
-    markPublished: (events) =>
+    markPublished: (events, { sink, lane, end }) =>
       connection.answer(undefined, () =>
         connection.transaction(() => {
           for (const event of events) markPublished.run(toPlace(event));
+          reach.run({ sink, lane, end });
         }),
       ),
+
+    positions: (sink) =>
+      connection.answer(undefined, () => new Map(positions.all({ sink }).map(({ lane, end }) => [lane, end]))),
 
     backlog: (limit) =>
       connection.answer(undefined, (): Backlog => {

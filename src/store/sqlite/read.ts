@@ -3,12 +3,13 @@ import type { Key, KeyState } from '../../keys/key.js';
 import type { StoredKeyspace } from '../../keys/keyspace-facts.js';
 import { type Organization, type OrganizationRef, newOrganization } from '../../keys/organization.js';
 import type { KeySelector } from '../../keys/select-key.js';
-import type { EventPage, EventQuery, KeyQuery } from '../port.js';
+import type { EventPage, EventQuery, FoundKey, KeyQuery } from '../port.js';
 import type { Connection } from './connection.js';
 import {
   type EventRow,
   type KeyRow,
   type OrganizationRow,
+  type ReadKeyRow,
   fromEventRow,
   fromKeyRow,
   fromOrganizationRow,
@@ -31,8 +32,13 @@ const OF_STATES = `(
 
 /** What is read, each as of one moment: nothing else runs while one of these does. */
 export function prepareReads(connection: Connection) {
-  const keys = (rest: string) => connection.prepare<KeyRow>(`SELECT * FROM keys WHERE ${rest}`);
-  const byDigest = keys('keyspace = :keyspace AND digest = :digest');
+  const withDigest = 'keyspace = :keyspace AND digest = :digest';
+  const found = connection.prepare<KeyRow>(`SELECT * FROM keys WHERE ${withDigest}`);
+  const keys = (rest: string) =>
+    connection.prepare<ReadKeyRow>(
+      `SELECT keys.*, last_uses.time AS last_use_time FROM keys LEFT JOIN last_uses USING (key_id) WHERE ${rest}`,
+    );
+  const byDigest = keys(withDigest);
   const byKeyId = keys(`key_id = :key_id AND ${OF_ORGANIZATION}`);
   const byClientId = keys(`client_id = :client_id AND ${OF_ORGANIZATION}`);
   const currentByName = keys(`${OF_ORGANIZATION} AND name = :name AND ${CURRENT} ORDER BY sequence DESC LIMIT 2`);
@@ -72,13 +78,14 @@ export function prepareReads(connection: Connection) {
      ORDER BY keyspace, organization_id LIMIT :limit`,
   );
 
-  const events = (rest: string) =>
-    connection.prepare<EventRow>(
-      `SELECT * FROM events
-       WHERE ${OF_ORGANIZATION} AND sequence > :after_sequence AND ${OF_TYPES} ${rest} ORDER BY sequence LIMIT :limit`,
-    );
-  const eventsOfAll = events('');
-  const eventsOfKey = events('AND key_id = :key_id');
+  const eventsWhere = (rest: string) =>
+    `SELECT * FROM events WHERE ${OF_ORGANIZATION} AND sequence > :after_sequence AND ${OF_TYPES} ${rest}`;
+  const eventsOfAll = connection.prepare<EventRow>(`${eventsWhere('')} ORDER BY sequence LIMIT :limit`);
+  // Each half in the order of its index, and merged: an event that names the key in both places is never made.
+  const eventsOfKey = connection.prepare<EventRow>(
+    `${eventsWhere('AND key_id = :key_id')} UNION ALL ${eventsWhere('AND previous_key_id = :key_id')}
+     ORDER BY sequence LIMIT :limit`,
+  );
 
   const requestRow = connection.prepare<{ hash: string; key_ids: string }>(
     `SELECT hash, key_ids FROM requests
@@ -88,6 +95,9 @@ export function prepareReads(connection: Connection) {
   const keyspaceRows = connection.prepare<KeyspaceRow>(
     `SELECT *, EXISTS (SELECT 1 FROM keys WHERE keys.keyspace = keyspaces.name AND ${UNREVOKED}) AS has_unrevoked_keys
      FROM keyspaces ORDER BY name`,
+  );
+  const plansOfKeyspace = connection.prepare<{ plan: string }>(
+    'SELECT DISTINCT plan FROM organizations WHERE keyspace = :keyspace AND plan IS NOT NULL ORDER BY plan',
   );
 
   function organization(ref: OrganizationRef): Organization {
@@ -105,36 +115,52 @@ export function prepareReads(connection: Connection) {
       case 'name': {
         const named = { ...cells, name: selector.name };
         const current = currentByName.all(named);
-        const found = current.length > 0 ? current : revokedLast.all(named);
-        const lineages = found.flatMap(({ lineage_id }) => unrevokedOfLineage.all({ ...cells, lineage_id }));
-        return [...new Map([...found, ...lineages].map((row) => [row.key_id, fromKeyRow(row)])).values()];
+        return (current.length > 0 ? current : revokedLast.all(named)).map(fromKeyRow);
       }
     }
   }
 
+  /** These, and what is unrevoked of their lineages. */
+  function withLineages(ref: OrganizationRef, selected: readonly Key[]): Key[] {
+    const lineageIds = [...new Set(selected.map(({ lineageId }) => lineageId))];
+    const related = lineageIds.flatMap((lineage_id) => unrevokedOfLineage.all({ ...toCells(ref), lineage_id }));
+    return [...new Map([...selected, ...related.map(fromKeyRow)].map((key) => [key.keyId, key])).values()];
+  }
+
+  function keysOfIds(ref: OrganizationRef, keyIds: readonly string[]): Key[] {
+    return keyIds.flatMap((key_id) => byKeyId.all({ ...toCells(ref), key_id })).map(fromKeyRow);
+  }
+
   function request(ref: OrganizationRef, { caller, method, requestId }: NonNullable<Load['request']>) {
-    const cells = toCells(ref);
-    const row = requestRow.get({ ...cells, caller, method, request_id: requestId });
-    if (!row) return undefined;
-    const keyIds = JSON.parse(row.key_ids) as string[];
-    return { hash: row.hash, keys: keyIds.flatMap((key_id) => byKeyId.all({ ...cells, key_id })).map(fromKeyRow) };
+    const row = requestRow.get({ ...toCells(ref), caller, method, request_id: requestId });
+    return row && { hash: row.hash, keys: keysOfIds(ref, JSON.parse(row.key_ids) as string[]) };
   }
 
   return {
-    state({ organization: ref, selector, name, request: identity }: Load): OrganizationState {
-      const holder = name === undefined ? undefined : currentByName.all({ ...toCells(ref), name })[0];
-      const earlier = identity && request(ref, identity);
+    state(load: Load): OrganizationState {
+      const { organization: ref, selector, keyIds = [], name, digests = [] } = load;
+      const selected = selector ? selectKeys(ref, selector) : [];
+      const nameHolder = name === undefined ? undefined : currentByName.all({ ...toCells(ref), name })[0];
+      const [digestHolder] = digests.flatMap((digest) => byDigest.all({ keyspace: ref.keyspace, digest }));
+      const earlier = load.request && request(ref, load.request);
       return {
         organization: organization(ref),
-        selected: selector ? selectKeys(ref, selector) : [],
-        ...(holder && { nameHolder: fromKeyRow(holder) }),
+        selected: load.withLineage ? withLineages(ref, selected) : selected,
+        listed: keysOfIds(ref, [...new Set(keyIds)]),
+        ...(nameHolder && { nameHolder: fromKeyRow(nameHolder) }),
+        ...(digestHolder && { digestHolder: fromKeyRow(digestHolder) }),
         ...(earlier && { request: earlier }),
       };
     },
 
-    keyByDigest(keyspace: string, digest: Uint8Array): Key | undefined {
-      const row = byDigest.get({ keyspace, digest });
-      return row && fromKeyRow(row);
+    organization,
+
+    /** The one read of a verification: without the last use, which it has no need of. */
+    keyByDigest(keyspace: string, digest: Uint8Array): FoundKey | undefined {
+      const row = found.get({ keyspace, digest });
+      if (!row) return undefined;
+      const key = fromKeyRow(row);
+      return { key, organization: organization(key) };
     },
 
     selectKeys,
@@ -183,6 +209,7 @@ export function prepareReads(connection: Connection) {
         bodyLength: row.body_length,
         uniqueNames: row.unique_names === 1,
         hasUnrevokedKeys: row.has_unrevoked_keys === 1,
+        plansInUse: plansOfKeyspace.all({ keyspace: row.name }).map(({ plan }) => plan),
       }));
     },
   };

@@ -32,11 +32,17 @@ export interface KeyRow {
   expire_time: number | null;
 }
 
+/** A key as it is read: with its last use, where that is asked for. */
+export interface ReadKeyRow extends KeyRow {
+  last_use_time?: number | null;
+}
+
 export interface OrganizationRow {
   keyspace: string;
   organization_id: string;
   plan: string | null;
   suspended: number;
+  settings_revision: number;
   key_count: number;
   sequence: number;
   hash: string;
@@ -53,6 +59,7 @@ export interface EventRow {
   event_id: string;
   type: EventType;
   key_id: string;
+  previous_key_id: string | null;
   time: number;
   hash: string;
   cloud_event: string;
@@ -95,7 +102,7 @@ export function toKeyRow(key: Key): KeyRow {
   };
 }
 
-export function fromKeyRow(row: KeyRow): Key {
+export function fromKeyRow(row: ReadKeyRow): Key {
   return {
     keyspace: row.keyspace,
     organizationId: row.organization_id,
@@ -121,6 +128,7 @@ export function fromKeyRow(row: KeyRow): Key {
     createTime: new Date(row.create_time),
     createdBy: JSON.parse(row.created_by) as Actor,
     ...(row.expire_time !== null && { expireTime: new Date(row.expire_time) }),
+    ...(typeof row.last_use_time === 'number' && { lastUseTime: new Date(row.last_use_time) }),
     sequence: row.sequence,
     revision: row.revision,
   };
@@ -132,6 +140,7 @@ export function toOrganizationRow(organization: Organization): OrganizationRow {
     organization_id: organization.organizationId,
     plan: organization.plan ?? null,
     suspended: Number(organization.suspended),
+    settings_revision: organization.settingsRevision,
     key_count: organization.keyCount,
     sequence: organization.sequence,
     hash: organization.hash,
@@ -148,6 +157,7 @@ export function fromOrganizationRow(row: OrganizationRow): Organization {
     organizationId: row.organization_id,
     ...(row.plan !== null && { plan: row.plan }),
     suspended: row.suspended === 1,
+    settingsRevision: row.settings_revision,
     keyCount: row.key_count,
     sequence: row.sequence,
     hash: row.hash,
@@ -166,6 +176,7 @@ export function toEventRow(event: AuditEvent): EventRow {
     event_id: event.eventId,
     type: event.type,
     key_id: event.keyId,
+    previous_key_id: event.previousKeyId ?? null,
     time: event.time.getTime(),
     hash: event.hash,
     cloud_event: event.cloudEvent,
@@ -179,6 +190,7 @@ export function fromEventRow(row: EventRow): AuditEvent {
     eventId: row.event_id,
     type: row.type,
     keyId: row.key_id,
+    ...(row.previous_key_id !== null && { previousKeyId: row.previous_key_id }),
     time: new Date(row.time),
     sequence: row.sequence,
     hash: row.hash,

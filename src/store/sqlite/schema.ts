@@ -9,7 +9,7 @@ interface Step {
 }
 
 /** Each brings the file from the version that is its index to the next. A step that has been released never changes. */
-const STEPS: readonly Step[] = [
+export const STEPS: readonly Step[] = [
   {
     does: 'created the tables',
     // Times are milliseconds since 1970; scopes, labels, actors and revocations are JSON.
@@ -119,6 +119,45 @@ const STEPS: readonly Step[] = [
         one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
         time INTEGER NOT NULL
       ) STRICT;
+    `,
+  },
+  {
+    does: 'made room for settings, rotations, last uses, budgets, peppers and positions',
+    sql: `
+      ALTER TABLE organizations ADD COLUMN settings_revision INTEGER NOT NULL DEFAULT 0;
+      CREATE INDEX organizations_plan ON organizations (keyspace, plan) WHERE plan IS NOT NULL;
+
+      CREATE INDEX keys_pepper ON keys (pepper_version) WHERE revoke_time IS NULL;
+
+      ALTER TABLE events ADD COLUMN previous_key_id TEXT;
+      CREATE INDEX events_previous_key ON events (keyspace, organization_id, previous_key_id, sequence)
+        WHERE previous_key_id IS NOT NULL;
+
+      CREATE TABLE last_uses (
+        key_id TEXT NOT NULL PRIMARY KEY,
+        time INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+
+      CREATE TABLE budgets (
+        lineage_id TEXT NOT NULL PRIMARY KEY,
+        opened_at INTEGER NOT NULL,
+        taken INTEGER NOT NULL
+      ) STRICT, WITHOUT ROWID;
+
+      CREATE INDEX budgets_opened_at ON budgets (opened_at);
+
+      CREATE TABLE peppers (
+        version INTEGER NOT NULL PRIMARY KEY,
+        fingerprint TEXT NOT NULL
+      ) STRICT;
+
+      -- How far each lane of a sink is known to hold what was published from here.
+      CREATE TABLE positions (
+        sink TEXT NOT NULL,
+        lane INTEGER NOT NULL,
+        "end" INTEGER NOT NULL,
+        PRIMARY KEY (sink, lane)
+      ) STRICT, WITHOUT ROWID;
     `,
   },
 ];
