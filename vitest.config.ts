@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Projects that share a MongoDB and a Kafka: `inject('mongodbUri')` and `inject('kafkaBrokers')` say where. */
-const withServers = ['contract', 'integration'].map((name) => ({
+const withServers = ['contract', 'integration', 'acceptance'].map((name) => ({
   extends: true as const,
   test: { name, include: [`test/${name}/**/*.test.ts`], globalSetup: ['test/support/global-setup.ts'] },
 }));
@@ -14,6 +14,11 @@ export default defineConfig({
     maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 120_000,
-    projects: [{ extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } }, ...withServers],
+    projects: [
+      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      // These kill the servers that they start, so they share none.
+      { extends: true, test: { name: 'fault', include: ['test/fault/**/*.test.ts'] } },
+      ...withServers,
+    ],
   },
 });

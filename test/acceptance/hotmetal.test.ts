@@ -1,0 +1,210 @@
+import { expect, test } from 'vitest';
+
+import { KeyState, RevocationReason } from '../../src/gen/keyreeve/v1/key.js';
+import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import { aUser, describeProduct, expectWithout, secretOf } from '../support/product.js';
+
+describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
+  test('API keys let external tools, AI agents, and custom integrations access your Hot Metal account programmatically.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key, credential } = await account.create();
+    const answer = await hotmetal.verify(credential);
+    expect(answer.decision).toBe(Decision.VALID);
+    expect(answer.key).toMatchObject({ keyId: key.keyId, ...account.ref });
+  });
+
+  test('Each key acts as a Bearer token for the Hot Metal API.', async () => {
+    const { credential } = await hotmetal.newOrganization().create();
+    expect(credential.kind?.$case).toBe('bearerToken');
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.VALID);
+  });
+
+  test('Optionally, give the key a descriptive label (for example, “My AI agent” or “CI/CD pipeline”).', async () => {
+    const account = hotmetal.newOrganization();
+    for (const name of ['My AI agent', 'CI/CD pipeline']) await account.create({ name });
+    expect((await account.list()).map(({ name }) => name)).toEqual(['CI/CD pipeline', 'My AI agent']);
+  });
+
+  test('It starts with hm_ followed by a random string.', async () => {
+    const account = hotmetal.newOrganization();
+    const secrets = [];
+    for (let n = 0; n < 20; n += 1) secrets.push(secretOf((await account.create()).credential));
+    for (const secret of secrets) expect(secret).toMatch(/^hm_[0-9A-Za-z]{22,}$/);
+    // Beside what they all begin with, no two have even their first characters in common.
+    expect(new Set(secrets.map((secret) => secret.slice(3, 13))).size).toBe(20);
+  });
+
+  test('For security reasons, the full key is only shown once.', async () => {
+    const account = hotmetal.newOrganization();
+    const requestId = 'once';
+    const { key, credential } = await account.create({ requestId });
+    const secret = secretOf(credential);
+    expectWithout(key, secret);
+    const again = await account.answerToCreate({ requestId });
+    expect(again).toMatchObject({ replayed: true, key: { keyId: key.keyId } });
+    expect(again.credential).toBeUndefined();
+    expectWithout(again, secret);
+    expectWithout(await account.list(), secret);
+    expectWithout(await hotmetal.verify(credential), secret);
+    expectWithout(await account.revokeById(key), secret);
+    expectWithout(await account.auditLog(), secret);
+  });
+
+  test('After you dismiss the banner or navigate away, you will only see a masked version (e.g., hm_****abcd).', async () => {
+    const account = hotmetal.newOrganization();
+    await account.create();
+    const [listed] = await account.list();
+    expect(listed?.display).toMatch(/^hm_\*{4}[0-9A-Za-z]{4}$/);
+  });
+
+  test('The API Keys section lists all of your active keys.', async () => {
+    const account = hotmetal.newOrganization();
+    const kept = [];
+    for (let n = 0; n < 3; n += 1) kept.push((await account.create()).key.keyId);
+    const { key: gone } = await account.create();
+    await account.revokeById(gone);
+    await hotmetal.newOrganization().create();
+    const listed = await account.list({ states: [KeyState.ACTIVE] });
+    expect(listed.map(({ keyId }) => keyId).sort()).toEqual(kept.sort());
+    expect(await account.list()).toEqual(listed);
+  });
+
+  test('Label — The name you gave it (or “Untitled key” if you did not set one).', async () => {
+    const account = hotmetal.newOrganization();
+    await account.create({ name: 'CI/CD pipeline' });
+    await account.create();
+    expect((await account.list()).map(({ name }) => name)).toEqual(['Untitled key', 'CI/CD pipeline']);
+  });
+
+  test('Masked key — The last four characters of the key, so you can identify it.', async () => {
+    const account = hotmetal.newOrganization();
+    const { credential } = await account.create();
+    const [listed] = await account.list();
+    expect(listed?.display).toBe(`hm_****${secretOf(credential).slice(-4)}`);
+  });
+
+  test('Created date — When the key was generated.', async () => {
+    const account = hotmetal.newOrganization();
+    const before = BigInt(Math.floor(Date.now() / 1000));
+    await account.create();
+    const after = BigInt(Math.floor(Date.now() / 1000));
+    const [listed] = await account.list();
+    const seconds = listed?.createTime?.seconds ?? 0n;
+    expect(seconds >= before && seconds <= after).toBe(true);
+  });
+
+  test('Last used — When the key was last used to make an API call (or “Never used” if it has not been used yet).', async () => {
+    const account = hotmetal.newOrganization();
+    const { key: idle } = await account.create();
+    const { key: busy, credential } = await account.create();
+    const before = BigInt(Math.floor(Date.now() / 1000));
+    await hotmetal.verify(credential);
+    const lastUse = async (keyId: string) => (await account.list()).find((key) => key.keyId === keyId)?.lastUseTime;
+    await expect.poll(() => lastUse(busy.keyId), { timeout: 20_000 }).toBeDefined();
+    expect((await lastUse(busy.keyId))?.seconds).toBeGreaterThanOrEqual(before);
+    expect(await lastUse(idle.keyId)).toBeUndefined();
+  });
+
+  test('A confirmation modal will appear, showing the key label and last four characters so you can verify you are revoking the right one.', async () => {
+    const account = hotmetal.newOrganization();
+    const { credential } = await account.create({ name: 'old agent' });
+    await account.create({ name: 'new agent' });
+    const lastFour = secretOf(credential).slice(-4);
+    const chosen = (await account.list()).filter(({ display }) => display.endsWith(lastFour));
+    expect(chosen.map(({ name }) => name)).toContain('old agent');
+    for (const key of chosen.filter(({ name }) => name === 'old agent')) await account.revokeById(key);
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.REVOKED);
+    expect((await account.list()).map(({ name }) => name)).toEqual(['new agent']);
+  });
+
+  test('If you no longer need a key, or if you suspect it has been compromised:', async () => {
+    const account = hotmetal.newOrganization();
+    for (const reason of [RevocationReason.UNUSED, RevocationReason.COMPROMISED]) {
+      const { key } = await account.create();
+      expect((await account.revokeById(key, { reason })).key).toMatchObject({
+        state: KeyState.REVOKED,
+        revocationReason: reason,
+      });
+    }
+  });
+
+  test('Revocation is permanent and takes effect immediately.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key, credential } = await account.create();
+    const valid = await hotmetal.verify(credential);
+    // Nobody was allowed to keep the answer.
+    expect(valid.cacheTtl).toEqual({ seconds: 0n, nanos: 0 });
+    const first = await account.revokeById(key);
+    expect(first.enforcement).toMatchObject({ complete: true });
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.REVOKED);
+    // Again, and with another reason, it tells of the first time.
+    const again = await account.revokeById(key, { reason: RevocationReason.COMPROMISED });
+    expect(again.key).toEqual(first.key);
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.REVOKED);
+  });
+
+  test('Any agent or integration using that key will lose access as soon as the key is revoked.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key, credential } = await account.create();
+    let revoked = false;
+    const late: Decision[] = [];
+    const agents = Array.from({ length: 4 }, async () => {
+      for (let n = 0; n < 1000; n += 1) {
+        const wasRevoked = revoked;
+        const decision = await hotmetal.decisionOn(credential);
+        if (wasRevoked) return late.push(decision);
+      }
+      throw new Error('the key was not revoked');
+    });
+    await account.revokeById(key);
+    revoked = true;
+    await Promise.all(agents);
+    expect(late).toEqual(Array.from({ length: 4 }, () => Decision.REVOKED));
+  });
+
+  test('You can always create a new key if needed.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key } = await account.create({ name: 'agent' });
+    await account.revokeById(key);
+    const { credential } = await account.create({ name: 'agent' });
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.VALID);
+  });
+
+  test('If you have multiple tools accessing your account, create a separate key for each one.', async () => {
+    const account = hotmetal.newOrganization();
+    const tools = [];
+    for (const name of ['one', 'two', 'three']) tools.push(await account.create({ name }));
+    const seen = await Promise.all(tools.map(async ({ credential }) => (await hotmetal.verify(credential)).key?.name));
+    expect(seen).toEqual(['one', 'two', 'three']);
+  });
+
+  test('That way you can revoke a single key without disrupting everything else.', async () => {
+    const account = hotmetal.newOrganization();
+    const one = await account.create();
+    const other = await account.create();
+    await account.revokeById(one.key);
+    expect(await hotmetal.decisionOn(one.credential)).toBe(Decision.REVOKED);
+    expect(await hotmetal.decisionOn(other.credential)).toBe(Decision.VALID);
+  });
+
+  test('A good label makes it easy to audit which keys are in use and what they are for.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key } = await account.create({ name: 'nightly export' });
+    await account.revokeById(key);
+    const names = (await account.auditLog()).map(({ data }) => (data as { key: { name: string } }).key.name);
+    expect(names).toEqual(['nightly export', 'nightly export']);
+  });
+
+  test('If a key shows “Never used” and you do not remember creating it, it is safe to revoke.', async () => {
+    const account = hotmetal.newOrganization();
+    const { credential } = await account.create({ name: 'in use' });
+    await account.create({ name: 'forgotten' });
+    await hotmetal.verify(credential);
+    const neverUsed = async () => (await account.list()).filter(({ lastUseTime }) => lastUseTime === undefined);
+    await expect
+      .poll(async () => (await neverUsed()).map(({ name }) => name), { timeout: 20_000 })
+      .toEqual(['forgotten']);
+    for (const key of await neverUsed()) await account.revokeById(key);
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.VALID);
+  });
+});

@@ -1,0 +1,255 @@
+/**
+ * The ground of the acceptance suites: the service as built, with the keyspaces file that the repository ships, on both
+ * stacks, and its calls as a product's own services make them. Nothing here looks behind the API.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { credentials, Metadata } from '@grpc/grpc-js';
+import { afterAll, beforeAll, describe, expect, inject } from 'vitest';
+
+import { type Actor, ActorType } from '../../src/gen/keyreeve/v1/actor.js';
+import { ListAuditEventsRequest, type ListAuditEventsResponse } from '../../src/gen/keyreeve/v1/audit_service.js';
+import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
+import { type Key, type KeySelector, RevocationReason } from '../../src/gen/keyreeve/v1/key.js';
+import {
+  CreateKeyRequest,
+  type CreateKeyResponse,
+  ImportKeysRequest,
+  type ImportKeysResponse,
+  ListKeysRequest,
+  type ListKeysResponse,
+  RevokeKeyRequest,
+  type RevokeKeyResponse,
+  RotateKeyRequest,
+  type RotateKeyResponse,
+  UpdateKeyRequest,
+  type UpdateKeyResponse,
+  VerifyKeyRequest,
+  type VerifyKeyResponse,
+} from '../../src/gen/keyreeve/v1/key_service.js';
+import {
+  OrganizationServiceClient,
+  UpdateOrganizationRequest,
+  type UpdateOrganizationResponse,
+} from '../../src/gen/keyreeve/v1/organization_service.js';
+import type { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import { call } from './call.js';
+import { toldBy } from './grpc-server.js';
+import { inOwnDatabase } from './mongodb-store.js';
+import { type Service, type ServiceSettings, startService } from './service.js';
+
+const stacks: { stack: string; settings: () => ServiceSettings }[] = [
+  { stack: 'SQLite and a file', settings: () => ({}) },
+  {
+    stack: 'MongoDB and Kafka',
+    settings: () => ({
+      KEYREEVE_MONGODB_URI: inOwnDatabase(inject('mongodbUri')),
+      KEYREEVE_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
+      KEYREEVE_AUDIT_TOPIC: `acceptance.${randomUUID()}`,
+      KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: 'true',
+    }),
+  },
+];
+
+/** Describes a product on each stack. Its tests, named by the sentences that they show, share one service. */
+export function describeProduct(keyspace: string, actor: Actor, sentences: (product: Product) => void): void {
+  describe.each(stacks)(`${keyspace} on $stack`, ({ settings }) => {
+    const product = new Product(keyspace, actor);
+    beforeAll(async () => product.begin(await startService(settings())));
+    afterAll(() => product.end());
+    sentences(product);
+  });
+}
+
+export const aUser = (id: string, ...permissions: string[]): Actor => ({ type: ActorType.USER, id, permissions });
+
+/** An issued key and what its client keeps. */
+export interface Issued {
+  readonly key: Key;
+  readonly credential: Credential;
+}
+
+type Fields<Request> = Partial<Omit<Request, 'keyspace' | 'organizationId'>>;
+
+export class Product {
+  readonly #keyspace: string;
+  readonly #actor: Actor;
+  #service: Service | undefined;
+  #organizations: OrganizationServiceClient | undefined;
+
+  constructor(keyspace: string, actor: Actor) {
+    this.#keyspace = keyspace;
+    this.#actor = actor;
+  }
+
+  begin(service: Service): void {
+    this.#service = service;
+    this.#organizations = new OrganizationServiceClient(service.address, credentials.createInsecure());
+  }
+
+  async end(): Promise<void> {
+    this.#organizations?.close();
+    await this.#service?.[Symbol.asyncDispose]();
+  }
+
+  /** One that no other test uses. */
+  newOrganization(): Organization {
+    const { keys, audit } = this.#running();
+    if (!this.#organizations) throw new Error('the product has not begun');
+    const ref = { keyspace: this.#keyspace, organizationId: `org-${randomUUID()}` };
+    return new Organization({ keys, audit, organizations: this.#organizations }, ref, this.#actor);
+  }
+
+  /** As a gateway asks: by credential and keyspace alone. */
+  async verify(credential: Credential | undefined, fields: Partial<VerifyKeyRequest> = {}): Promise<VerifyKeyResponse> {
+    const request = VerifyKeyRequest.fromPartial({ keyspace: this.#keyspace, credential, ...fields });
+    return call<VerifyKeyResponse>((done) => this.#running().keys.verifyKey(request, new Metadata(), soon(), done));
+  }
+
+  async decisionOn(credential: Credential | undefined): Promise<Decision> {
+    return (await this.verify(credential)).decision;
+  }
+
+  #running(): Service {
+    if (!this.#service) throw new Error('the product has not begun');
+    return this.#service;
+  }
+}
+
+interface Clients {
+  readonly keys: Service['keys'];
+  readonly audit: Service['audit'];
+  readonly organizations: OrganizationServiceClient;
+}
+
+export class Organization {
+  readonly ref: { readonly keyspace: string; readonly organizationId: string };
+  readonly #clients: Clients;
+  readonly #actor: Actor;
+
+  constructor(clients: Clients, ref: Organization['ref'], actor: Actor) {
+    this.#clients = clients;
+    this.ref = ref;
+    this.#actor = actor;
+  }
+
+  async create(fields: Fields<CreateKeyRequest> = {}): Promise<Issued> {
+    const { key, credential } = await this.answerToCreate(fields);
+    if (!key || !credential) throw new Error('a create was answered without key or credential');
+    return { key, credential };
+  }
+
+  answerToCreate(fields: Fields<CreateKeyRequest> = {}): Promise<CreateKeyResponse> {
+    const request = CreateKeyRequest.fromPartial({ ...this.ref, actor: this.#actor, ...fields });
+    return call((done) => this.#clients.keys.createKey(request, new Metadata(), soon(), done));
+  }
+
+  /** All pages, with what the service lists by default. */
+  async list(fields: Fields<ListKeysRequest> = {}): Promise<Key[]> {
+    const keys: Key[] = [];
+    let pageToken = '';
+    do {
+      const request = ListKeysRequest.fromPartial({ ...this.ref, ...fields, pageToken });
+      const page = await call<ListKeysResponse>((done) =>
+        this.#clients.keys.listKeys(request, new Metadata(), soon(), done),
+      );
+      keys.push(...page.keys);
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
+    return keys;
+  }
+
+  revoke(
+    selector: NonNullable<KeySelector['selector']>,
+    fields: Fields<RevokeKeyRequest> = {},
+  ): Promise<RevokeKeyResponse> {
+    const request = RevokeKeyRequest.fromPartial({
+      ...this.ref,
+      actor: this.#actor,
+      selector: { selector },
+      reason: RevocationReason.UNUSED,
+      ...fields,
+    });
+    return call((done) => this.#clients.keys.revokeKey(request, new Metadata(), soon(), done));
+  }
+
+  revokeById({ keyId }: Key, fields: Fields<RevokeKeyRequest> = {}): Promise<RevokeKeyResponse> {
+    return this.revoke({ $case: 'keyId', value: keyId }, fields);
+  }
+
+  async rotate({ keyId }: Key, fields: Fields<RotateKeyRequest> = {}): Promise<Issued & { previousKey?: Key }> {
+    const request = RotateKeyRequest.fromPartial({
+      ...this.ref,
+      actor: this.#actor,
+      selector: { selector: { $case: 'keyId', value: keyId } },
+      ...fields,
+    });
+    const { key, credential, previousKey } = await call<RotateKeyResponse>((done) =>
+      this.#clients.keys.rotateKey(request, new Metadata(), soon(), done),
+    );
+    if (!key || !credential) throw new Error('a rotation was answered without key or credential');
+    return { key, credential, ...(previousKey && { previousKey }) };
+  }
+
+  update(selector: NonNullable<KeySelector['selector']>, fields: Fields<UpdateKeyRequest>): Promise<UpdateKeyResponse> {
+    const request = UpdateKeyRequest.fromPartial({
+      ...this.ref,
+      actor: this.#actor,
+      selector: { selector },
+      ...fields,
+    });
+    return call((done) => this.#clients.keys.updateKey(request, new Metadata(), soon(), done));
+  }
+
+  import(keys: ImportKeysRequest['keys']): Promise<ImportKeysResponse> {
+    const request = ImportKeysRequest.fromPartial({ ...this.ref, actor: this.#actor, keys });
+    return call((done) => this.#clients.keys.importKeys(request, new Metadata(), soon(), done));
+  }
+
+  setPlan(plan: string): Promise<UpdateOrganizationResponse> {
+    const request = UpdateOrganizationRequest.fromPartial({
+      ...this.ref,
+      actor: this.#actor,
+      organization: { plan },
+      updateMask: ['plan'],
+    });
+    return call((done) => this.#clients.organizations.updateOrganization(request, new Metadata(), soon(), done));
+  }
+
+  /** The envelopes of the organization's events. */
+  async auditLog(): Promise<Record<string, unknown>[]> {
+    const request = ListAuditEventsRequest.fromPartial(this.ref);
+    const { events } = await call<ListAuditEventsResponse>((done) =>
+      this.#clients.audit.listAuditEvents(request, new Metadata(), soon(), done),
+    );
+    return events.map(({ cloudEvent }) => JSON.parse(cloudEvent) as Record<string, unknown>);
+  }
+}
+
+function soon() {
+  return { deadline: Date.now() + 20_000 };
+}
+
+/** The bearer token, or in pair form the secret. */
+export function secretOf({ kind }: Credential): string {
+  if (!kind) throw new Error('a credential without kind');
+  return kind.$case === 'bearerToken' ? kind.value : kind.value.secret;
+}
+
+export const bearer = (token: string): Credential => ({ kind: { $case: 'bearerToken', value: token } });
+
+export const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest();
+
+/** Asserts that the call is refused for this reason. */
+export async function expectRefused(answer: Promise<unknown>, reason: string): Promise<void> {
+  expect(await toldBy(answer)).toMatchObject({ reason });
+}
+
+/** Asserts that a message holds the text nowhere, not even in part: neither the whole nor a half of it. */
+export function expectWithout(message: unknown, secret: string): void {
+  const text = JSON.stringify(message, (_, value: unknown) =>
+    typeof value === 'bigint' ? String(value) : value instanceof Map ? [...(value as Map<string, string>)] : value,
+  );
+  const half = Math.floor(secret.length / 2);
+  expect(text).not.toContain(secret.slice(-half));
+  expect(text).not.toContain(secret.slice(0, half));
+}
