@@ -7,7 +7,8 @@ import { dirname } from 'node:path';
 import type { Logger } from 'pino';
 
 import type { AuditEvent } from '../keys/event.js';
-import { type AuditSink, SinkFault } from './sink.js';
+import { readAuditFile } from './read-file.js';
+import { type ReadableSink, SinkFault, type SinkReading } from './sink.js';
 
 /** In the data directory. */
 export const AUDIT_FILE = 'audit.jsonl';
@@ -19,13 +20,15 @@ const BATCH_BYTES_MAX = 1024 * 1024;
  * Opens the file, or makes it, readable for its owner only, and repairs its end.
  * @throws SinkFault where the path cannot be written to
  */
-export async function openFileSink(path: string, log: Logger): Promise<AuditSink> {
+export async function openFileSink(path: string, log: Logger): Promise<ReadableSink> {
   const sink = new FileSink(path, log);
   await sink.open();
   return sink;
 }
 
-class FileSink implements AuditSink {
+class FileSink implements ReadableSink {
+  readonly name = 'file';
+  readonly answered = true;
   readonly batchBytesMax = BATCH_BYTES_MAX;
   readonly #path: string;
   readonly #log: Logger;
@@ -51,10 +54,10 @@ class FileSink implements AuditSink {
     }
   }
 
-  publish(_lane: number, events: readonly AuditEvent[]): Promise<void> {
+  publish(_lane: number, events: readonly AuditEvent[]): Promise<number> {
     const publishing = this.#last.then(async () => {
       try {
-        await this.#append(Buffer.from(events.map(({ cloudEvent }) => `${cloudEvent}\n`).join('')));
+        return await this.#append(Buffer.from(events.map(({ cloudEvent }) => `${cloudEvent}\n`).join('')));
       } catch (error) {
         throw this.#toFault('cannot be written', error);
       }
@@ -63,13 +66,29 @@ class FileSink implements AuditSink {
     return publishing;
   }
 
+  async readFrom(positions: ReadonlyMap<number, number>): Promise<SinkReading> {
+    try {
+      const { file, size } = await this.#ready();
+      const known = positions.get(0) ?? 0;
+      const start = known > size ? 0 : await lineBefore(file, known);
+      return {
+        entries: readAuditFile(this.#path, { start, end: size }),
+        ends: new Map([[0, size]]),
+        isEmpty: start === size,
+      };
+    } catch (error) {
+      throw this.#toFault('cannot be read', error);
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#last;
     await this.#file?.close();
     this.#file = undefined;
   }
 
-  async #append(lines: Buffer): Promise<void> {
+  /** Answers where the file ends then. */
+  async #append(lines: Buffer): Promise<number> {
     const { file, size } = await this.#ready();
     try {
       for (let done = 0; done < lines.length;) {
@@ -77,6 +96,7 @@ class FileSink implements AuditSink {
         done += bytesWritten;
       }
       await file.datasync();
+      return size + lines.length;
     } catch (error) {
       // Also after a failed sync: what the disk holds is unknown then, and only writing it anew makes it known.
       await file.truncate(size).catch((untruncated: unknown) => {
@@ -120,7 +140,15 @@ class FileSink implements AuditSink {
   }
 }
 
-/** Offset behind the last newline. */
+/**
+ * Where the last line that begins before the position begins: with it one sees whether this is still the file that had
+ * the position, since another one may have come to the same length.
+ */
+async function lineBefore(file: FileHandle, position: number): Promise<number> {
+  return position === 0 ? 0 : endOfLastLine(file, position - 1);
+}
+
+/** Offset behind the last newline before `size`. */
 async function endOfLastLine(file: FileHandle, size: number): Promise<number> {
   const chunk = Buffer.alloc(Math.min(size, 4096));
   let end = size;

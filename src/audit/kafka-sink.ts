@@ -9,7 +9,8 @@ import type { Logger } from 'pino';
 import type { AuditEvent } from '../keys/event.js';
 import { type OrganizationRef, organizationPath } from '../keys/organization.js';
 import { createKafkaClient, type KafkaClient, type KafkaSettings } from './kafka-client.js';
-import { type AuditSink, SinkFault } from './sink.js';
+import { findRanges, readRanges } from './read-topic.js';
+import { type ReadableSink, SinkFault, type SinkReading } from './sink.js';
 import { ensureTopic, TOPIC_PARTITIONS } from './topic.js';
 import { within } from './within.js';
 
@@ -28,7 +29,7 @@ const CONTENT_TYPE = 'application/cloudevents+json; charset=UTF-8';
  * revoking must go on; it then checks before it publishes anything.
  * @throws SinkFault where the topic is there and would lose events or break their order: every problem in its message
  */
-export async function openKafkaSink(settings: KafkaSettings, log: Logger): Promise<AuditSink> {
+export async function openKafkaSink(settings: KafkaSettings, log: Logger): Promise<ReadableSink> {
   const sink = new KafkaSink(settings, log);
   try {
     await sink.check();
@@ -63,7 +64,8 @@ interface Lane {
   readonly connected: Promise<void>;
 }
 
-class KafkaSink implements AuditSink {
+class KafkaSink implements ReadableSink {
+  readonly name: string;
   readonly #settings: KafkaSettings;
   readonly #log: Logger;
   readonly #lanes = new Map<number, Lane>();
@@ -74,8 +76,13 @@ class KafkaSink implements AuditSink {
   readonly #disposed = new AbortController();
 
   constructor(settings: KafkaSettings, log: Logger) {
+    this.name = `kafka/${settings.topic}`;
     this.#settings = settings;
     this.#log = log;
+  }
+
+  get answered(): boolean {
+    return this.#topic !== 'unknown';
   }
 
   get batchBytesMax(): number {
@@ -86,13 +93,27 @@ class KafkaSink implements AuditSink {
     return partitionOf(organization);
   }
 
-  async publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<void> {
+  async publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<number> {
     const late = new AbortController();
     try {
-      await within(timeoutMs, this.#send(lane, events, timeoutMs, late.signal));
+      return await within(timeoutMs, this.#send(lane, events, timeoutMs, late.signal));
     } catch (error) {
       late.abort();
       this.#drop(lane);
+      throw this.#toFault(error);
+    }
+  }
+
+  async readFrom(positions: ReadonlyMap<number, number>): Promise<SinkReading> {
+    await this.check();
+    try {
+      const ranges = await findRanges(this.#settings, positions, this.#log);
+      return {
+        entries: readRanges(this.#settings, ranges, this.#log),
+        ends: new Map([...ranges].map(([partition, { end }]) => [partition, Number(end)])),
+        isEmpty: [...ranges.values()].every(({ next, end }) => next >= end),
+      };
+    } catch (error) {
       throw this.#toFault(error);
     }
   }
@@ -122,7 +143,7 @@ class KafkaSink implements AuditSink {
   }
 
   /** @param late nobody waits any more: what is not sent yet must not be */
-  async #send(lane: number, events: readonly AuditEvent[], timeoutMs: number, late: AbortSignal): Promise<void> {
+  async #send(lane: number, events: readonly AuditEvent[], timeoutMs: number, late: AbortSignal): Promise<number> {
     await this.check();
     late.throwIfAborted();
     const { producer, connected } = this.#connect(lane);
@@ -141,7 +162,10 @@ class KafkaSink implements AuditSink {
       })),
     });
     const answer = sent.find(({ topicName, partition }) => topicName === topic && partition === lane);
-    if (answer?.errorCode !== 0) throw new Error('Kafka acknowledged something else than what was sent');
+    if (answer?.errorCode !== 0 || answer.baseOffset === undefined) {
+      throw new Error('Kafka acknowledged something else than what was sent');
+    }
+    return Number(answer.baseOffset) + events.length;
   }
 
   #connect(lane: number): Lane {

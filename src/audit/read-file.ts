@@ -5,18 +5,21 @@ import type { Entry } from './verify-chain.js';
 const NEWLINE = 0x0a;
 
 /**
- * An audit file's lines, from the first on, up to where the file ends when that is reached.
+ * An audit file's lines, up to where the file ends when that is reached.
+ * @param range offsets where a line begins and one ends; positions tell lines from the range's first on
  * @throws the system's error where it cannot be read
  */
-export async function* readAuditFile(path: string): AsyncGenerator<Entry> {
+export async function* readAuditFile(path: string, range?: { start: number; end: number }): AsyncGenerator<Entry> {
+  if (range && range.start === range.end) return;
   await using file = await open(path, 'r');
-  const { size } = await file.stat();
+  const size = range ? range.end - range.start : (await file.stat()).size;
   let rest: Buffer = Buffer.alloc(0);
   let line = 0;
   let bytes = 0;
   for await (const chunk of file.createReadStream({
     autoClose: false,
     highWaterMark: 1 << 20,
+    ...(range && { start: range.start, end: range.end - 1 }),
   }) as AsyncIterable<Buffer>) {
     const buffer = rest.length > 0 ? Buffer.concat([rest, chunk]) : chunk;
     let start = 0;

@@ -25,12 +25,52 @@ const FETCH_WAIT_MS = 200;
  * through a consumer group of its own, commits nothing, and deletes the group at the end.
  * @throws Error where the topic cannot be read to that end
  */
-export async function* readTopic(
-  settings: Pick<KafkaSettings, 'brokers' | 'topic'>,
+export async function* readTopic(settings: TopicSettings, log: Logger): AsyncGenerator<Entry> {
+  yield* readRanges(settings, await findRanges(settings, new Map(), log), log);
+}
+
+/** What to read of a partition: the offset of the next message, and where to stop. */
+export interface Range {
+  readonly next: bigint;
+  readonly end: bigint;
+}
+
+/**
+ * Of each partition, what lies behind its position. One without a position, or with one beyond the partition's end, is to
+ * be read from its beginning.
+ * @throws Error where there is no such topic, or Kafka does not answer
+ */
+export function findRanges(
+  settings: TopicSettings,
+  positions: ReadonlyMap<number, number>,
+  log: Logger,
+): Promise<Map<number, Range>> {
+  const { topic } = settings;
+  return asking(settings, log, async (admin) => {
+    if (!(await admin.listTopics()).includes(topic)) {
+      throw new Error(`there is no topic ${topic}, or it may not be described`);
+    }
+    const offsets = await admin.fetchTopicOffsets(topic);
+    return new Map(
+      offsets.map(({ partition, low, high }) => {
+        const [first, end] = [BigInt(low), BigInt(high)];
+        const position = BigInt(positions.get(partition) ?? 0);
+        return [partition, { next: position >= first && position <= end ? position : first, end }];
+      }),
+    );
+  });
+}
+
+/** A topic's messages in these ranges of offsets, each partition's in order; as `readTopic` otherwise. */
+export async function* readRanges(
+  settings: TopicSettings,
+  ranges: ReadonlyMap<number, Range>,
   log: Logger,
 ): AsyncGenerator<Entry> {
   const { topic } = settings;
-  const unread = await asking(settings, log, (admin) => findUnread(admin, topic));
+  const unread = new Map(
+    [...ranges].filter(([, { next, end }]) => next < end).map(([at, range]) => [at, { ...range }]),
+  );
   const total = [...unread.values()].reduce((sum, { next, end }) => sum + Number(end - next), 0);
   if (total === 0) return;
 
@@ -48,6 +88,10 @@ export async function* readTopic(
   let read = 0;
   try {
     await within(BEGIN_MS, begin(consumer, topic, batches));
+    // One that begins anew, or that has fetched before this, reads more than is wanted, which is passed over.
+    for (const [partition, { next, end }] of ranges) {
+      consumer.seek({ topic, partition, offset: String(next < end ? next : end) });
+    }
     while (unread.size > 0) {
       const { partition, messages, lastOffset } = await within(STALL_MS, batches.take());
       const range = unread.get(partition);
@@ -83,16 +127,9 @@ interface Batch {
   readonly lastOffset: bigint;
 }
 
-interface Unread {
-  next: bigint;
-  readonly end: bigint;
-}
+type TopicSettings = Pick<KafkaSettings, 'brokers' | 'topic'>;
 
-async function asking<T>(
-  settings: Pick<KafkaSettings, 'brokers'>,
-  log: Logger,
-  question: (admin: Admin) => Promise<T>,
-): Promise<T> {
+async function asking<T>(settings: TopicSettings, log: Logger, question: (admin: Admin) => Promise<T>): Promise<T> {
   const client = createKafkaClient(settings, log);
   const admin = client.kafka.admin();
   const late = new AbortController();
@@ -115,19 +152,6 @@ async function untilAnswered<T>(admin: Admin, question: (admin: Admin) => Promis
       await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
     }
   }
-}
-
-/** Of each partition that holds something, what. */
-async function findUnread(admin: Admin, topic: string): Promise<Map<number, Unread>> {
-  if (!(await admin.listTopics()).includes(topic)) {
-    throw new Error(`there is no topic ${topic}, or it may not be described`);
-  }
-  const offsets = await admin.fetchTopicOffsets(topic);
-  return new Map(
-    offsets
-      .map(({ partition, low, high }) => [partition, { next: BigInt(low), end: BigInt(high) }] as const)
-      .filter(([, { next, end }]) => next < end),
-  );
 }
 
 async function begin(consumer: Consumer, topic: string, batches: Handover<Batch>): Promise<void> {

@@ -15,7 +15,7 @@ import { Bell } from './bell.js';
 import { FaultLog } from './fault-log.js';
 import { Lane } from './lane.js';
 import { LeadershipClaim, OBSERVE_MS, RENEW_MS } from './leadership.js';
-import type { Backlog, Outbox } from './outbox.js';
+import type { Backlog, Outbox, SinkPosition } from './outbox.js';
 import { type AuditSink, SinkFault } from './sink.js';
 import { within } from './within.js';
 
@@ -274,8 +274,9 @@ class RunningRelay implements Relay {
   }
 
   async #deliver(number: number, lane: Lane, events: readonly AuditEvent[]): Promise<void> {
+    let end: number;
     try {
-      await this.#sink.publish(number, events, this.#sendMs());
+      end = await this.#sink.publish(number, events, this.#sendMs());
     } catch (error) {
       const kind = error instanceof SinkFault ? error.kind : 'unavailable';
       lane.failed(kind);
@@ -288,12 +289,12 @@ class RunningRelay implements Relay {
     if (this.#failingLanes().length === 0 && this.#faults.areOver(SINK_AWAY, SINK_REFUSES)) {
       this.#log.info('audit relay: the sink takes events again');
     }
-    await this.#mark(events);
+    await this.#mark(events, { sink: this.#sink.name, lane: number, end });
   }
 
   /** Until it is done: leaving it out would only repeat the events, yet as often as the lane is tried. */
-  async #mark(events: readonly AuditEvent[]): Promise<void> {
-    while (!(await this.#try(CANNOT_MARK, () => this.#outbox.markPublished(events).then(() => true)))) {
+  async #mark(events: readonly AuditEvent[], reached: SinkPosition): Promise<void> {
+    while (!(await this.#try(CANNOT_MARK, () => this.#outbox.markPublished(events, reached).then(() => true)))) {
       if (this.#flush) return;
       await new Promise((resolve) => setTimeout(resolve, MARK_REST_MS));
     }

@@ -1,5 +1,6 @@
 import type { AuditEvent } from '../keys/event.js';
 import type { OrganizationRef } from '../keys/organization.js';
+import type { Entry } from './verify-chain.js';
 
 /** Where the relay publishes events. */
 export interface AuditSink extends AsyncDisposable {
@@ -23,6 +24,28 @@ export interface AuditSink extends AsyncDisposable {
    * @returns where the lane goes on behind them: an offset of the partition, or of the file in bytes
    */
   publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<number>;
+}
+
+/** A sink whose events can be read again. */
+export interface ReadableSink extends AuditSink {
+  /** Whether it could be reached when it was opened. */
+  readonly answered: boolean;
+
+  /**
+   * What lies behind these positions, by lane, up to where the sink ends now. A lane is read from its beginning where it
+   * has no position, or one that it has never come to: then it is another than it was.
+   * @throws SinkFault where it does not answer. The entries throw what reading them throws.
+   */
+  readFrom(positions: ReadonlyMap<number, number>): Promise<SinkReading>;
+}
+
+export interface SinkReading {
+  /** Each lane's in order. A lane may begin somewhat before its position. To be gone through once. */
+  readonly entries: AsyncIterable<Entry>;
+  /** Up to where they go, by lane. */
+  readonly ends: ReadonlyMap<number, number>;
+  /** Whether there are none, as is known without reading. */
+  readonly isEmpty: boolean;
 }
 
 export class SinkFault extends Error {

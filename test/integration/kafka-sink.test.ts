@@ -59,6 +59,34 @@ describe('events', () => {
     expect(header).toBe('application/cloudevents+json; charset=UTF-8');
   });
 
+  test('leave a position behind them, from which on the topic is read again', async () => {
+    const settings = newTopic();
+    await using sink = await openKafkaSink(settings, silentLog);
+    const chain = makeChain(5);
+    const other = makeChain(3, { ...acme, organizationId: 'b' });
+    const [lane, otherLane] = [partitionOf(acme), partitionOf({ ...acme, organizationId: 'b' })];
+    expect(otherLane).not.toBe(lane);
+    const position = await sink.publish(lane, chain.slice(0, 2), 5000);
+    expect(position).toBe(2);
+    expect(await sink.publish(lane, chain.slice(2), 5000)).toBe(5);
+    expect(await sink.publish(otherLane, other, 5000)).toBe(3);
+
+    const { entries, ends, isEmpty } = await sink.readFrom(
+      new Map([
+        [lane, position],
+        [otherLane, 3],
+      ]),
+    );
+    expect(isEmpty).toBe(false);
+    expect(await textsOf(entries)).toEqual(chain.slice(2).map(({ cloudEvent }) => cloudEvent));
+    expect(ends.size).toBe(12);
+    expect([ends.get(lane), ends.get(otherLane)]).toEqual([5, 3]);
+
+    expect(await sink.readFrom(ends)).toMatchObject({ ends, isEmpty: true });
+    const fromBefore = await sink.readFrom(new Map([...ends, [lane, 6]]));
+    expect(await textsOf(fromBefore.entries)).toHaveLength(5);
+  });
+
   test('go through in a batch as large as the topic allows', async () => {
     const settings = newTopic();
     await makeTopic(settings.topic, { 'max.message.bytes': '65536' });
@@ -270,6 +298,12 @@ async function makeTopic(topic: string, changed: Record<string, string>, numPart
 }
 
 type Sink = Awaited<ReturnType<typeof openKafkaSink>>;
+
+async function textsOf(entries: AsyncIterable<Entry>): Promise<string[]> {
+  const texts = [];
+  for await (const { text } of entries) texts.push(text);
+  return texts;
+}
 
 async function publish(sink: Sink, chain: readonly AuditEvent[], timeoutMs = 4000): Promise<void> {
   const [first] = chain;

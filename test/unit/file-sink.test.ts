@@ -9,7 +9,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 
 import { openFileSink } from '../../src/audit/file-sink.js';
 import { readAuditFile } from '../../src/audit/read-file.js';
-import { SinkFault } from '../../src/audit/sink.js';
+import { type ReadableSink, SinkFault } from '../../src/audit/sink.js';
 import { type Verdict, verifyChain } from '../../src/audit/verify-chain.js';
 import type { AuditEvent } from '../../src/keys/event.js';
 import { captureLog, makeChain, silentLog } from '../support/audit.js';
@@ -46,6 +46,34 @@ test('every organization shares the one lane', async () => {
   await using sink = await openFileSink(path, silentLog);
   expect(sink.laneOf({ keyspace: 'shop', organizationId: 'acme' })).toBe(0);
   expect(sink.laneOf({ keyspace: 'shop', organizationId: 'other' })).toBe(0);
+});
+
+test('each publishing answers where the file ends then, and what lies behind that is read from there', async () => {
+  await using sink = await openFileSink(path, silentLog);
+  const end = await sink.publish(0, events.slice(0, 2), 1000);
+  expect(end).toBe(Buffer.byteLength(linesOf(events.slice(0, 2))));
+  const last = await sink.publish(0, events.slice(2), 1000);
+  expect(last).toBe(Buffer.byteLength(linesOf(events)));
+
+  const [, second, ...others] = textsOf(events);
+  // The line before the position comes along: by it one sees whether this is still the same file.
+  expect(await read(sink, end)).toEqual({ texts: [second, ...others], end: last });
+  expect(await read(sink, last)).toEqual({ texts: textsOf(events).slice(5), end: last });
+});
+
+test('a position that the file never came to, and none, have it read from the beginning', async () => {
+  await using sink = await openFileSink(path, silentLog);
+  expect(await read(sink, 10)).toEqual({ texts: [], end: 0 });
+  const end = await sink.publish(0, events, 1000);
+  for (const position of [undefined, 0, end + 1]) {
+    expect(await read(sink, position)).toEqual({ texts: textsOf(events), end });
+  }
+});
+
+test('a position in the middle of a line has that line read whole', async () => {
+  await using sink = await openFileSink(path, silentLog);
+  const end = await sink.publish(0, events, 1000);
+  expect(await read(sink, end - 5)).toEqual({ texts: textsOf(events).slice(5), end });
 });
 
 test('a reopened file goes on where it ended', async () => {
@@ -133,6 +161,16 @@ test('a disk that is full leaves no half line, and the file goes on when there i
   await sink.publish(0, events.slice(full.published), 1000);
   expect(await verify()).toMatchObject({ events: 6, repeats: 0, faultCount: 0 });
 });
+
+const textsOf = (some: readonly AuditEvent[]) => some.map(({ cloudEvent }) => cloudEvent);
+
+async function read(sink: ReadableSink, position?: number): Promise<{ texts: string[]; end: number | undefined }> {
+  const { entries, ends, isEmpty } = await sink.readFrom(new Map(position === undefined ? [] : [[0, position]]));
+  const texts = [];
+  for await (const { text } of entries) texts.push(text);
+  expect(isEmpty).toBe(texts.length === 0);
+  return { texts, end: ends.get(0) };
+}
 
 interface UnderLimit {
   published: number;

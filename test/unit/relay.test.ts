@@ -32,6 +32,25 @@ describe('publishing', () => {
     expect(sink.publishings).toBe(2);
   });
 
+  test('what is marked is remembered with where its lane of the sink goes on', async () => {
+    const { outbox, sink } = await start();
+    sink.failAfterwards = () => new SinkFault('unavailable', 'no answer');
+    outbox.commit(makeChain(3, one));
+    await vi.advanceTimersByTimeAsync(10);
+    expect(sink.published).toHaveLength(3);
+    expect(await outbox.positions('fake')).toEqual(new Map());
+
+    sink.failAfterwards = () => undefined;
+    outbox.commit(makeChain(2, two));
+    await vi.advanceTimersByTimeAsync(1000);
+    // What arrived without an answer was repeated, and lies before the position, too.
+    const positions = new Map([
+      [0, 6],
+      [1, 2],
+    ]);
+    expect(await outbox.positions('fake')).toEqual(positions);
+  });
+
   test('what another process commits is found without a bell', async () => {
     const { outbox, sink } = await start();
     outbox.commit(makeChain(1, one), { ring: false });
@@ -431,8 +450,9 @@ function count(outbox: MemoryOutbox, call: string): number {
   return outbox.calls.filter((one) => one === call).length;
 }
 
-/** A lane for each organization that the tests know. */
+/** A lane for each organization that the tests know; its positions count the events that arrived in it. */
 class FakeSink implements AuditSink {
+  readonly name = 'fake';
   readonly published: AuditEvent[] = [];
   readonly batches: (readonly AuditEvent[])[] = [];
   readonly timeoutsMs: number[] = [];
@@ -453,7 +473,7 @@ class FakeSink implements AuditSink {
     return ['one', 'two', 'three'].indexOf(organizationId);
   }
 
-  async publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<void> {
+  async publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<number> {
     this.attempts += 1;
     this.timeoutsMs.push(timeoutMs);
     this.#count(lane, 1);
@@ -467,6 +487,7 @@ class FakeSink implements AuditSink {
       const after = this.failAfterwards(lane);
       if (after) throw after;
       this.publishings += 1;
+      return this.published.filter((event) => this.laneOf(event) === lane).length;
     } finally {
       this.#count(lane, -1);
     }
