@@ -34,9 +34,9 @@ describe.each(sections.map((section) => ({ suite: suiteOf(section), rows: rowsOf
     });
 
     test('each call that a sentence needs is one of the API', () => {
-      const calls = [KeyServiceService, AuditServiceService, OrganizationServiceService].flatMap((service) =>
-        Object.values(service).map(({ path }) => path.split('/').at(-1)),
-      );
+      const services = [KeyServiceService, AuditServiceService, OrganizationServiceService];
+      const paths = services.flatMap((service) => Object.values<{ path: string }>(service).map(({ path }) => path));
+      const calls = paths.map((path) => path.split('/').at(-1));
       const needed = rows.flatMap((row) => row.calls);
       expect(needed.filter((call) => !calls.includes(call))).toEqual([]);
       expect(rows.filter((row) => row.shownBy === '**test**' && row.calls.length === 0)).toEqual([]);
