@@ -3,8 +3,10 @@ import { Option } from 'commander';
 
 import { type Actor, ActorType } from '../gen/keyreeve/v1/actor.js';
 import type { KeySelector } from '../gen/keyreeve/v1/key.js';
+import type { CreateKeyRequest } from '../gen/keyreeve/v1/key_service.js';
 import type { OrganizationRef } from '../keys/organization.js';
 import { UsageFault } from './faults.js';
+import { parseDurationMs, parseTime, toDuration } from './output/times.js';
 
 const ACTOR_TYPES: Readonly<Record<string, ActorType>> = {
   user: ActorType.USER,
@@ -105,6 +107,23 @@ export function toSelector({ id, name, clientId }: SelectorOptions): KeySelector
   if (name !== undefined) return { selector: { $case: 'name', value: name } };
   if (clientId !== undefined) return { selector: { $case: 'clientId', value: clientId } };
   throw new UsageFault('say which key: --id, --name or --client-id');
+}
+
+export interface ExpirationOptions {
+  readonly expires?: ReturnType<typeof parseTime>;
+  /** Milliseconds. */
+  readonly ttl?: number;
+}
+
+/** @param it what ends: "it", "the new key" */
+export const expirationOptions = (it: string): Option[] => [
+  parsedOption('--expires <time>', `when ${it} ends, such as 2027-01-01T00:00:00Z`, parseTime).conflicts('ttl'),
+  parsedOption('--ttl <duration>', `how long ${it} lives, such as 30d`, parseDurationMs),
+];
+
+export function toExpiration({ expires, ttl }: ExpirationOptions): CreateKeyRequest['expiration'] {
+  if (expires) return { $case: 'expireTime', value: expires };
+  return ttl === undefined ? undefined : { $case: 'ttl', value: toDuration(ttl) };
 }
 
 export interface ActorOptions {

@@ -12,7 +12,11 @@ import { addKeysCreate } from './commands/keys-create.js';
 import { addKeysGet } from './commands/keys-get.js';
 import { addKeysList } from './commands/keys-list.js';
 import { addKeysRevoke } from './commands/keys-revoke.js';
+import { addKeysRotate } from './commands/keys-rotate.js';
+import { addKeysUpdate } from './commands/keys-update.js';
 import { addKeysVerify } from './commands/keys-verify.js';
+import { addOrganizationsGet } from './commands/organizations-get.js';
+import { addOrganizationsUpdate } from './commands/organizations-update.js';
 import { addServe } from './commands/serve.js';
 import { explainEnvironment } from './environment.js';
 import { type ExitCode, exitCodes, explainExitCodes } from './exit-codes.js';
@@ -48,12 +52,18 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
 
   addServe(program, terminal);
 
-  const keys = program.command('keys').description('issue, show, list, revoke and verify keys');
+  const keys = program.command('keys').description('issue, show, list, change, rotate, revoke, import and verify keys');
   addKeysCreate(keys, terminal);
   addKeysGet(keys, terminal);
   addKeysList(keys, terminal);
+  addKeysUpdate(keys, terminal);
+  addKeysRotate(keys, terminal);
   addKeysRevoke(keys, terminal);
   addKeysVerify(keys, terminal, end);
+
+  const organizations = program.command('organizations').description('show, change and suspend the owners of keys');
+  addOrganizationsGet(organizations, terminal);
+  addOrganizationsUpdate(organizations, terminal);
 
   const audit = program.command('audit').description('list what was recorded, and check that nothing is missing');
   addAuditList(audit, terminal);

@@ -8,6 +8,7 @@ import { Server, ServerCredentials, type UntypedServiceImplementation } from '@g
 import { runCommand } from '../../src/cli/program.js';
 import { AuditServiceService } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService } from '../../src/gen/keyreeve/v1/key_service.js';
+import { OrganizationServiceService } from '../../src/gen/keyreeve/v1/organization_service.js';
 import { guard } from './guard.js';
 
 export const COMMAND = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -46,12 +47,13 @@ export interface FakeService extends AsyncDisposable {
 
 /** A service on loopback with these handlers; every other call answers UNIMPLEMENTED. */
 export async function fakeService(
-  handlers: { keys?: UntypedServiceImplementation; audit?: UntypedServiceImplementation },
+  handlers: Partial<Record<'keys' | 'audit' | 'organizations', UntypedServiceImplementation>>,
   credentials = ServerCredentials.createInsecure(),
 ): Promise<FakeService> {
   const server = new Server();
   server.addService(KeyServiceService, handlers.keys ?? {});
   server.addService(AuditServiceService, handlers.audit ?? {});
+  server.addService(OrganizationServiceService, handlers.organizations ?? {});
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', credentials, (error, bound) => {
       if (error) reject(error);

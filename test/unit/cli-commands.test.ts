@@ -128,7 +128,9 @@ test('a replayed create says how to recover, and --secret-only does not end well
   const create = ['keys', 'create', ...organization, '--server', service.address];
   const human = await runCli(create);
   expect(human.exitCode).toBe(exitCodes.ok);
-  expect(human.stderr).toContain('keyreeve keys revoke --keyspace hotmetal --organization acme --id key_01');
+  expect(human.stderr).toContain(
+    'keyreeve keys rotate --keyspace hotmetal --organization acme --id key_01 --overlap 0\n',
+  );
   expect(JSON.parse((await runCli([...create, '--json'])).stdout)).toMatchObject({ credential: null, replayed: true });
   const bare = await runCli([...create, '--secret-only']);
   expect(bare).toMatchObject({ exitCode: exitCodes.refused, stdout: '' });
@@ -142,7 +144,7 @@ test('a credential that could not be written is said to be lost, with the way ou
   full.on('error', () => undefined);
   const run = await runCli(['keys', 'create', ...organization, '--server', service.address], { stdout: full });
   expect(run.exitCode).toBe(exitCodes.internal);
-  expect(run.stderr).toContain('key_01 was created, but its credential could not be written; revoke it');
+  expect(run.stderr).toContain('key_01 was created, but its credential could not be written; rotate it with overlap 0');
   expect(run.stderr).not.toContain(CANARY);
 });
 

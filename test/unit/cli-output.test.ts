@@ -4,11 +4,20 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
 import { Progress } from '../../src/cli/commands/progress.js';
-import { toEnforcementJson, toKeyJson, toRateLimitJson, toVerifiedKeyJson } from '../../src/cli/output/messages.js';
+import {
+  toEnforcementJson,
+  toFailureJson,
+  toKeyJson,
+  toOrganizationJson,
+  toRateLimitJson,
+  toVerifiedKeyJson,
+} from '../../src/cli/output/messages.js';
 import { printable, printableJson } from '../../src/cli/output/printable.js';
 import { toFields, toTable } from '../../src/cli/output/table.js';
 import { Enforcement } from '../../src/gen/keyreeve/v1/enforcement.js';
+import { Failure } from '../../src/gen/keyreeve/v1/failure.js';
 import { Key } from '../../src/gen/keyreeve/v1/key.js';
+import { Organization } from '../../src/gen/keyreeve/v1/organization.js';
 import { RateLimit, VerifiedKey } from '../../src/gen/keyreeve/v1/verification.js';
 
 // What a terminal or a reader could be misled by: controls, bidirectional and invisible formats, odd line breaks.
@@ -104,6 +113,8 @@ test.each([
   ['key', 'Key', toKeyJson(Key.create())],
   ['verification', 'VerifiedKey', toVerifiedKeyJson(VerifiedKey.create())],
   ['verification', 'RateLimit', toRateLimitJson(RateLimit.create())],
+  ['organization', 'Organization', toOrganizationJson(Organization.create())],
+  ['failure', 'Failure', toFailureJson(Failure.create())],
   ['enforcement', 'Enforcement', toEnforcementJson(Enforcement.create())],
 ])('in %s.proto the JSON of %s has every field, and under the same name', (file, message, json) => {
   expect(Object.keys(json).sort()).toEqual(fieldsOf(file, message).sort());

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 
-import type { Enforcement } from '../../gen/keyreeve/v1/enforcement.js';
 import { type Key, RevocationReason } from '../../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type RevokeKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
 import { organizationPath } from '../../keys/organization.js';
@@ -21,9 +20,10 @@ import {
 import { example } from '../command.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault } from '../faults.js';
+import { describeEnforcement } from '../output/enforcement-text.js';
 import { toEnforcementJson, toKeyJson } from '../output/messages.js';
 import { printable, printableJson } from '../output/printable.js';
-import { toIso, toShortTime } from '../output/times.js';
+import { toShortTime } from '../output/times.js';
 import { ServiceClient } from '../service/client.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
 import { print, type Terminal } from '../terminal.js';
@@ -96,24 +96,11 @@ function toJson(key: Key, { previousKey, enforcement }: RevokeKeyResponse): stri
 function describe(key: Key, { previousKey, enforcement }: RevokeKeyResponse, now: Date): string {
   return [
     ...[key, ...(previousKey ? [previousKey] : [])].map(describeRevoked),
-    ...(enforcement ? describeEnforcement(enforcement, now) : []),
+    ...(enforcement ? describeEnforcement(enforcement, { what: 'it', again: 'revoke it again' }, now) : []),
   ].join('\n');
 }
 
 function describeRevoked(key: Key): string {
   const time = key.revokeTime ? ` at ${toShortTime(key.revokeTime)}` : '';
   return `Revoked ${key.keyId} (${printable(key.name)}) of ${organizationPath(key)}${time}.`;
-}
-
-function describeEnforcement({ complete, completeByTime, cachesClearTime }: Enforcement, now: Date): string[] {
-  const lines = [];
-  if (complete) lines.push('Enforcement: complete. From now on no replica accepts it.');
-  else {
-    const time = completeByTime ? toShortTime(completeByTime) : 'a time that the service does not tell';
-    lines.push(`Enforcement: complete by ${time}. Until then a replica may accept it; revoke it again to wait for it.`);
-  }
-  if (cachesClearTime && toIso(cachesClearTime) > now.toISOString()) {
-    lines.push(`Callers may act on an answer that they were allowed to keep until ${toShortTime(cachesClearTime)}.`);
-  }
-  return lines;
 }

@@ -7,7 +7,9 @@ import type { Timestamp } from '../../gen/google/protobuf/timestamp.js';
 import { type Actor, ActorType } from '../../gen/keyreeve/v1/actor.js';
 import type { Credential } from '../../gen/keyreeve/v1/credential.js';
 import type { Enforcement } from '../../gen/keyreeve/v1/enforcement.js';
+import type { Failure } from '../../gen/keyreeve/v1/failure.js';
 import { type Key, KeyState, RevocationReason } from '../../gen/keyreeve/v1/key.js';
+import type { Organization } from '../../gen/keyreeve/v1/organization.js';
 import { Decision, type RateLimit, type VerifiedKey } from '../../gen/keyreeve/v1/verification.js';
 import { toIso, toMs } from './times.js';
 
@@ -53,6 +55,23 @@ export function toVerifiedKeyJson(key: VerifiedKey): object {
     labels: Object.fromEntries(key.labels),
     expire_time: toTimeJson(key.expireTime),
   };
+}
+
+export function toOrganizationJson(organization: Organization): object {
+  return {
+    keyspace: organization.keyspace,
+    organization_id: organization.organizationId,
+    plan: organization.plan,
+    suspended: organization.suspended,
+    key_count: organization.keyCount,
+    create_time: toTimeJson(organization.createTime),
+    update_time: toTimeJson(organization.updateTime),
+    etag: organization.etag,
+  };
+}
+
+export function toFailureJson({ code, reason, message, field }: Failure): object {
+  return { code, reason, message, field };
 }
 
 /** It discloses the secret: for the one answer that is meant to. */

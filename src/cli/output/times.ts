@@ -7,6 +7,7 @@ import { UsageFault } from '../faults.js';
 
 const rfc3339 = z.iso.datetime({ offset: true });
 const duration = durationMs({ positive: true });
+const durationOrZero = durationMs({ positive: false });
 
 /** @throws UsageFault */
 export function parseTime(text: string): Timestamp {
@@ -22,6 +23,13 @@ export function parseTime(text: string): Timestamp {
 export function parseDurationMs(text: string): number {
   const parsed = duration.safeParse(text);
   if (!parsed.success) throw new UsageFault('expected a duration above 0 such as 30d, 12h, 5m or 30s');
+  return parsed.data;
+}
+
+/** @throws UsageFault */
+export function parseDurationOrZeroMs(text: string): number {
+  const parsed = durationOrZero.safeParse(text);
+  if (!parsed.success) throw new UsageFault('expected 0 or a duration such as 30d, 12h, 5m or 30s');
   return parsed.data;
 }
 

@@ -1,0 +1,156 @@
+import { randomUUID } from 'node:crypto';
+import { type Command, Option } from 'commander';
+
+import { Key } from '../../gen/keyreeve/v1/key.js';
+import { KeyServiceService, type UpdateKeyRequest, type UpdateKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
+import { organizationPath } from '../../keys/organization.js';
+import {
+  type ActorOptions,
+  actorOptions,
+  anyText,
+  type OrganizationOptions,
+  organizationOptions,
+  parsedOption,
+  parseLabel,
+  repeatedOption,
+  type SelectorOptions,
+  selectorOptions,
+  toActor,
+  toLabels,
+  toOrganization,
+  toSelector,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault, UsageFault } from '../faults.js';
+import { describeEnforcement } from '../output/enforcement-text.js';
+import { describeKey } from '../output/key-text.js';
+import { toEnforcementJson, toKeyJson } from '../output/messages.js';
+import { printableJson } from '../output/printable.js';
+import { parseTime } from '../output/times.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, type Terminal } from '../terminal.js';
+
+interface ChangeOptions {
+  readonly newName?: string;
+  readonly label?: readonly (readonly [string, string])[];
+  readonly scope?: readonly string[];
+  /** False with --no-labels. */
+  readonly labels: boolean;
+  /** False with --no-scopes. */
+  readonly scopes: boolean;
+  readonly expires?: ReturnType<typeof parseTime>;
+  readonly neverExpires?: boolean;
+  readonly disable?: boolean;
+  readonly enable?: boolean;
+}
+
+type Options = ConnectionOptions &
+  OrganizationOptions &
+  SelectorOptions &
+  ActorOptions &
+  ChangeOptions & {
+    readonly etag?: string;
+    readonly requestId?: string;
+    readonly json?: boolean;
+  };
+
+export function addKeysUpdate(keys: Command, terminal: Terminal): void {
+  const command = keys
+    .command('update')
+    .summary("change a key's name, labels, scopes or end, or switch it off and on")
+    .description(
+      'Changes a key: at least one of its name, labels, scopes and end, or whether it is switched on. What no option ' +
+        'names stays as it is. Labels and scopes are replaced whole: those that are given become all that the key has.',
+    );
+  for (const option of [...organizationOptions(), ...selectorOptions(), ...actorOptions()]) command.addOption(option);
+  command
+    .optionsGroup('Changes:')
+    .option('--new-name <name>', 'rename it')
+    .addOption(repeatedOption('--label <key=value>', 'replace all its labels by these', parseLabel))
+    .addOption(new Option('--no-labels', 'take all its labels away').conflicts('label'))
+    .addOption(repeatedOption('--scope <scope>', 'replace all its scopes by these', anyText))
+    .addOption(new Option('--no-scopes', 'take all its scopes away').conflicts('scope'))
+    .addOption(
+      parsedOption('--expires <time>', 'when it ends, such as 2027-01-01T00:00:00Z', parseTime).conflicts(
+        'neverExpires',
+      ),
+    )
+    .option('--never-expires', 'it does not end by itself')
+    .addOption(new Option('--disable', 'switch it off, until it is switched on again').conflicts('enable'))
+    .option('--enable', 'switch it on again')
+    .optionsGroup('Options:')
+    .option('--etag <etag>', 'only if it still has this etag, which keys get --json shows')
+    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .option('--json', 'print the answer as JSON');
+  addConnectionOptions(command).addHelpText(
+    'after',
+    example(
+      'keyreeve keys update --keyspace metlo --organization acme --name ci --actor user:ada --new-name build --label team=infra',
+      'keyreeve keys update --keyspace metlo --organization acme --name ci --actor user:ada --disable',
+    ),
+  );
+  command.action(async (options: Options) => updateKey(options, terminal));
+}
+
+async function updateKey(options: Options, terminal: Terminal): Promise<void> {
+  const { updateMask, ...values } = toChange(options);
+  const request: UpdateKeyRequest = {
+    ...toOrganization(options),
+    actor: toActor(options),
+    requestId: options.requestId ?? randomUUID(),
+    selector: toSelector(options),
+    key: Key.create(values),
+    updateMask,
+    etag: options.etag ?? '',
+  };
+  using client = new ServiceClient(await toConnection(options, terminal));
+  const answer = await client.call(KeyServiceService.updateKey, request, request.requestId);
+  if (!answer.key) throw new CommandFault(exitCodes.internal, 'the service answered no key');
+  const { key } = answer;
+  await print(terminal, options.json ? toJson(key, answer) : describe(key, answer, updateMask, new Date()));
+}
+
+type KeyChange = Partial<Pick<Key, 'name' | 'labels' | 'scopes' | 'expireTime' | 'disabled'>> & {
+  readonly updateMask: string[];
+};
+
+/** @throws UsageFault where no option changes anything */
+function toChange(options: ChangeOptions): KeyChange {
+  const { newName, label, scope, expires, neverExpires, disable, enable } = options;
+  const changes: readonly [field: string, isGiven: boolean, value: Partial<Key>][] = [
+    ['name', newName !== undefined, { name: newName ?? '' }],
+    ['labels', label !== undefined || !options.labels, { labels: toLabels(label ?? []) }],
+    ['scopes', scope !== undefined || !options.scopes, { scopes: [...(scope ?? [])] }],
+    ['expire_time', expires !== undefined || neverExpires === true, { expireTime: expires }],
+    ['disabled', disable === true || enable === true, { disabled: disable === true }],
+  ];
+  const given = changes.filter(([, isGiven]) => isGiven);
+  if (given.length === 0) {
+    throw new UsageFault('say what to change: --new-name, --label, --scope, --expires, --disable, …; see --help');
+  }
+  const values = Object.assign({}, ...given.map(([, , value]) => value)) as Partial<Key>;
+  return { ...values, updateMask: given.map(([field]) => field) };
+}
+
+function toJson(key: Key, { enforcement }: UpdateKeyResponse): string {
+  return printableJson({
+    key: toKeyJson(key),
+    enforcement: enforcement ? toEnforcementJson(enforcement) : null,
+  });
+}
+
+// What may take access away; a name and labels give none.
+const ACCESS = new Set(['scopes', 'expire_time', 'disabled']);
+
+function describe(key: Key, { enforcement }: UpdateKeyResponse, updateMask: readonly string[], now: Date): string {
+  const takenAway = { what: 'what this took away', again: 'repeat it' };
+  const concerned = enforcement && updateMask.some((field) => ACCESS.has(field)) ? enforcement : undefined;
+  return [
+    `Updated ${key.keyId} of ${organizationPath(key)}.`,
+    '',
+    describeKey(key),
+    ...(concerned ? ['', ...describeEnforcement(concerned, takenAway, now)] : []),
+  ].join('\n');
+}

@@ -1,0 +1,119 @@
+import { randomUUID } from 'node:crypto';
+import { type Command, Option } from 'commander';
+
+import { Organization } from '../../gen/keyreeve/v1/organization.js';
+import {
+  OrganizationServiceService,
+  type UpdateOrganizationRequest,
+  type UpdateOrganizationResponse,
+} from '../../gen/keyreeve/v1/organization_service.js';
+import { organizationPath } from '../../keys/organization.js';
+import {
+  type ActorOptions,
+  actorOptions,
+  type OrganizationOptions,
+  organizationOptions,
+  toActor,
+  toOrganization,
+} from '../arguments.js';
+import { example } from '../command.js';
+import { exitCodes } from '../exit-codes.js';
+import { CommandFault, UsageFault } from '../faults.js';
+import { describeEnforcement } from '../output/enforcement-text.js';
+import { toEnforcementJson, toOrganizationJson } from '../output/messages.js';
+import { describeOrganization } from '../output/organization-text.js';
+import { printableJson } from '../output/printable.js';
+import { ServiceClient } from '../service/client.js';
+import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
+import { print, type Terminal } from '../terminal.js';
+
+type Options = ConnectionOptions &
+  OrganizationOptions &
+  ActorOptions & {
+    readonly plan?: string;
+    readonly suspend?: boolean;
+    readonly resume?: boolean;
+    readonly etag?: string;
+    readonly requestId?: string;
+    readonly json?: boolean;
+  };
+
+export function addOrganizationsUpdate(organizations: Command, terminal: Terminal): void {
+  const command = organizations
+    .command('update')
+    .summary('change its plan, or suspend and resume it')
+    .description(
+      "Changes an organization's plan, or suspends it, which denies all its keys until it is resumed. A smaller plan " +
+        'takes no key away: its limit holds for new ones.',
+    );
+  for (const option of [...organizationOptions(), ...actorOptions()]) command.addOption(option);
+  command
+    .optionsGroup('Changes:')
+    .option('--plan <name>', "one of the keyspace's plans")
+    .addOption(new Option('--suspend', 'deny all its keys').conflicts('resume'))
+    .option('--resume', 'deny them no more')
+    .optionsGroup('Options:')
+    .option('--etag <etag>', 'only if it still has this etag, which organizations get shows')
+    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .option('--json', 'print the answer as JSON');
+  addConnectionOptions(command).addHelpText(
+    'after',
+    example(
+      'keyreeve organizations update --keyspace hookdeploy --organization acme --actor user:ada --permission api_keys.manage --plan team',
+      'keyreeve organizations update --keyspace metlo --organization acme --actor user:ada --suspend',
+    ),
+  );
+  command.action(async (options: Options) => updateOrganization(options, terminal));
+}
+
+async function updateOrganization(options: Options, terminal: Terminal): Promise<void> {
+  const request = toRequest(options);
+  using client = new ServiceClient(await toConnection(options, terminal));
+  const answer = await client.call(OrganizationServiceService.updateOrganization, request, request.requestId);
+  const { organization } = answer;
+  if (!organization) throw new CommandFault(exitCodes.internal, 'the service answered no organization');
+  await print(
+    terminal,
+    options.json ? toJson(organization, answer) : describe(organization, answer, options, new Date()),
+  );
+}
+
+/** @throws UsageFault where no option changes anything */
+function toRequest(options: Options): UpdateOrganizationRequest {
+  const { plan, suspend, resume } = options;
+  const updateMask = [
+    ...(plan === undefined ? [] : ['plan']),
+    ...(suspend === true || resume === true ? ['suspended'] : []),
+  ];
+  if (updateMask.length === 0) throw new UsageFault('say what to change: --plan, --suspend or --resume');
+  return {
+    ...toOrganization(options),
+    actor: toActor(options),
+    requestId: options.requestId ?? randomUUID(),
+    organization: Organization.create({ plan: plan ?? '', suspended: suspend === true }),
+    updateMask,
+    etag: options.etag ?? '',
+  };
+}
+
+function toJson(organization: Organization, { enforcement }: UpdateOrganizationResponse): string {
+  return printableJson({
+    organization: toOrganizationJson(organization),
+    enforcement: enforcement ? toEnforcementJson(enforcement) : null,
+  });
+}
+
+function describe(
+  organization: Organization,
+  { enforcement }: UpdateOrganizationResponse,
+  { suspend }: Options,
+  now: Date,
+): string {
+  const takenAway = { what: 'a key of it', again: 'suspend it again' };
+  return [
+    `Updated ${organizationPath(organization)}.`,
+    '',
+    describeOrganization(organization),
+    ...(enforcement && suspend ? ['', ...describeEnforcement(enforcement, takenAway, now)] : []),
+  ].join('\n');
+}
