@@ -94,7 +94,9 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
           const stored = pepperRow.get({ version });
           if (!stored) putPepper.run({ version, fingerprint });
           else if (stored.fingerprint !== fingerprint) {
-            throw new Error(`version ${version} of the pepper was another one when it was in use here`);
+            throw new Error(
+              `the pepper of version ${version} is another than the one that was in use under this version`,
+            );
           }
         }
       });

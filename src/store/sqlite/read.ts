@@ -45,7 +45,8 @@ export function prepareReads(connection: Connection) {
   const revokedLast = keys(
     `${OF_ORGANIZATION} AND name = :name AND revoke_time IS NOT NULL ORDER BY revoke_time DESC, sequence DESC LIMIT 1`,
   );
-  const unrevokedOfLineage = keys(`${OF_ORGANIZATION} AND lineage_id = :lineage_id AND ${UNREVOKED} ORDER BY sequence`);
+  // In no order: for one, the planner would rather walk all unrevoked keys of the organization.
+  const unrevokedOfLineage = keys(`${OF_ORGANIZATION} AND lineage_id = :lineage_id AND ${UNREVOKED}`);
   const page = `sequence < :before_sequence AND ${OF_TYPES} AND ${OF_STATES} ORDER BY sequence DESC LIMIT :limit`;
   const listed = keys(`${OF_ORGANIZATION} AND ${page}`);
   const listedUnrevoked = keys(`${OF_ORGANIZATION} AND ${UNREVOKED} AND ${page}`);

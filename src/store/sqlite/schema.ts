@@ -127,7 +127,8 @@ export const STEPS: readonly Step[] = [
       ALTER TABLE organizations ADD COLUMN settings_revision INTEGER NOT NULL DEFAULT 0;
       CREATE INDEX organizations_plan ON organizations (keyspace, plan) WHERE plan IS NOT NULL;
 
-      CREATE INDEX keys_pepper ON keys (pepper_version) WHERE revoke_time IS NULL;
+      -- With the column of its condition, or each row would be read to count it.
+      CREATE INDEX keys_pepper ON keys (pepper_version, revoke_time) WHERE revoke_time IS NULL;
 
       ALTER TABLE events ADD COLUMN previous_key_id TEXT;
       CREATE INDEX events_previous_key ON events (keyspace, organization_id, previous_key_id, sequence)
