@@ -34,8 +34,13 @@ const ALLOWED_ROLES = {
   CreateKey: ['provisioner', 'admin'],
   GetKey: ['provisioner', 'auditor', 'admin'],
   ListKeys: ['provisioner', 'auditor', 'admin'],
+  UpdateKey: ['provisioner', 'admin'],
   RevokeKey: ['provisioner', 'admin'],
+  RotateKey: ['provisioner', 'admin'],
   VerifyKey: ['verifier', 'admin'],
+  ImportKeys: ['admin'],
+  GetOrganization: ['provisioner', 'auditor', 'admin'],
+  UpdateOrganization: ['admin'],
   ListAuditEvents: ['auditor', 'admin'],
 } as const satisfies Record<string, readonly Role[]>;
 

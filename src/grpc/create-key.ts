@@ -1,7 +1,6 @@
 import type { CreateKeyRequest, CreateKeyResponse } from '../gen/keyreeve/v1/key_service.js';
-import { isEmpty, type Rule } from '../keys/change.js';
 import { newCredential } from '../keys/credential.js';
-import { type CreatedKey, type CreateKeyDraw, createKey, nameFor } from '../keys/create-key.js';
+import { type CreateKeyDraw, createKey, nameFor } from '../keys/create-key.js';
 import { parseLabels, parseName, parseScopes } from '../keys/fields.js';
 import { newEventId, newKeyId } from '../keys/ids.js';
 import type { Keyspace } from '../keys/keyspace.js';
@@ -10,12 +9,12 @@ import { toTenant } from './callers.js';
 import { orRefuse, Refused } from './errors.js';
 import { parseExpiration } from './expiration.js';
 import { toCredentialMessage, toKeyMessage } from './messages.js';
-import { toAsk, toLoad } from './mutation.js';
+import { commit, toAsk, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import type { Unary } from './unary.js';
 
 export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKeyResponse> {
-  const { store, keyspaces, clock, backlogExceeded } = parts;
+  const { store, keyspaces, clock } = parts;
   return async (request, call) => {
     const tenant = toTenant(request, call.caller, keyspaces);
     const { keyspace, organization } = tenant;
@@ -25,15 +24,8 @@ export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKey
     // Where there is no name to ask for, the rule says so: a repeat comes before.
     const load = { ...toLoad(ask.mutation), ...(keyspace.names.unique && !isRefusal(name) && { name }) };
     const draw = drawFor(keyspace, parts);
-    const backlogged = backlogExceeded();
-    const rule: Rule<CreatedKey> = (state) => {
-      const change = createKey(state, ask, keyspace, draw);
-      // A repeat makes no event, so its answer need not be kept back.
-      return backlogged && !isRefusal(change) && !isEmpty(change) ? { refused: 'AUDIT_BACKLOG' } : change;
-    };
 
-    call.beginChange();
-    const created = await store.change(load, rule, call.deadline);
+    const created = await commit(load, (state) => createKey(state, ask, keyspace, draw), call, parts);
     if (isRefusal(created) && created.refused === 'KEY_LIMIT_REACHED') {
       // Helpful, and no more: the refusal stands where the store cannot count.
       const expired = await store.countExpired(organization, draw.now, call.deadline).catch(() => undefined);
@@ -60,11 +52,14 @@ function parseFields(request: CreateKeyRequest) {
   };
 }
 
-function drawFor(keyspace: Keyspace, { clock, random }: Pick<Parts, 'clock' | 'random'>): CreateKeyDraw {
+function drawFor(
+  keyspace: Keyspace,
+  { clock, random, peppers }: Pick<Parts, 'clock' | 'random' | 'peppers'>,
+): CreateKeyDraw {
   return {
     now: clock.now(),
     keyId: newKeyId(),
     eventId: newEventId(),
-    credential: newCredential(keyspace.credential, random),
+    credential: newCredential(keyspace.credential, peppers, random),
   };
 }

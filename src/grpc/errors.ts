@@ -1,6 +1,7 @@
 /** The only file that knows both vocabularies: what the rules turn down, and what gRPC tells a client. */
 import { Metadata, status } from '@grpc/grpc-js';
 
+import type { Failure } from '../gen/keyreeve/v1/failure.js';
 import { BadRequest, ErrorInfo, QuotaFailure, RetryInfo } from '../gen/google/rpc/error_details.js';
 import { Status } from '../gen/google/rpc/status.js';
 import { ARGUMENT_REASONS, type ArgumentReason, type Refusal, type RefusalReason, isRefusal } from '../keys/refusal.js';
@@ -43,6 +44,8 @@ export interface ErrorAnswer {
   readonly metadata: Metadata;
   /** Upper snake case: what a program decides by, or the code's name where the API has no reason for it. */
   readonly reason: string;
+  /** The path of the field at fault in the request; empty where no single one is. */
+  readonly field: string;
   /** Whether something broke, as against what was turned down. */
   readonly isFault: boolean;
 }
@@ -55,7 +58,7 @@ export function toErrorAnswer(error: unknown): ErrorAnswer {
   if (error instanceof ShuttingDown) return toAnswer({ refused: 'SHUTTING_DOWN' });
   if (error instanceof Unwanted) {
     const details = 'nobody waits for the answer any more, and nothing was begun';
-    return { code: status[error.why], details, metadata: new Metadata(), reason: error.why, isFault: false };
+    return { code: status[error.why], details, metadata: new Metadata(), reason: error.why, field: '', isFault: false };
   }
   // What nobody foresaw stays in the log.
   return {
@@ -63,8 +66,15 @@ export function toErrorAnswer(error: unknown): ErrorAnswer {
     details: 'internal error',
     metadata: new Metadata(),
     reason: 'INTERNAL',
+    field: '',
     isFault: true,
   };
+}
+
+/** What a client is told of one item of several, which fails alone. */
+export function toFailure(error: Refused | StoreFault): Failure {
+  const { code, reason, details, field } = toErrorAnswer(error);
+  return { code, reason, message: details, field };
 }
 
 type FaultReason = 'STORE_UNAVAILABLE' | 'CONTENTION' | 'SHUTTING_DOWN';
@@ -81,9 +91,15 @@ export const REASON_CODES: Readonly<Record<Reason, status>> = {
   KEYSPACE_NOT_FOUND: status.NOT_FOUND,
   KEY_NOT_FOUND: status.NOT_FOUND,
   NAME_TAKEN: status.ALREADY_EXISTS,
+  DIGEST_TAKEN: status.ALREADY_EXISTS,
   KEY_LIMIT_REACHED: status.RESOURCE_EXHAUSTED,
+  KEY_REVOKED: status.FAILED_PRECONDITION,
+  KEY_SUPERSEDED: status.FAILED_PRECONDITION,
+  KEY_EXPIRED: status.FAILED_PRECONDITION,
   NAME_AMBIGUOUS: status.FAILED_PRECONDITION,
   REQUEST_ID_REUSED: status.FAILED_PRECONDITION,
+  ORGANIZATION_SUSPENDED: status.FAILED_PRECONDITION,
+  ETAG_MISMATCH: status.ABORTED,
   CONTENTION: status.ABORTED,
   CALLER_UNKNOWN: status.UNAUTHENTICATED,
   CALLER_NOT_ALLOWED: status.PERMISSION_DENIED,
@@ -107,7 +123,12 @@ function toAnswer(told: Told): ErrorAnswer {
   const details = explain(told);
   const metadata = new Metadata();
   metadata.set('grpc-status-details-bin', toDetails(told, code, details));
-  return { code, details, metadata, reason: told.refused, isFault: false };
+  return { code, details, metadata, reason: told.refused, field: fieldOf(told), isFault: false };
+}
+
+function fieldOf(told: Told): string {
+  if ('field' in told) return told.field;
+  return told.refused === 'DIGEST_TAKEN' ? told.by : '';
 }
 
 function explain(told: Told): string {
@@ -119,6 +140,20 @@ function explain(told: Told): string {
       return 'the organization has no such key';
     case 'NAME_TAKEN':
       return 'another key of the organization has this name; revoke that key, or choose another name';
+    case 'DIGEST_TAKEN':
+      return told.by === 'digest'
+        ? 'another organization of the keyspace has a key with this digest'
+        : 'another key of the organization has this client id';
+    case 'KEY_REVOKED':
+      return 'the key is revoked, and nothing changes it any more';
+    case 'KEY_SUPERSEDED':
+      return 'another key has taken its place; this one can only be switched off, ended earlier or revoked';
+    case 'KEY_EXPIRED':
+      return 'the key is expired; give it a later expire_time first, or create another key';
+    case 'ORGANIZATION_SUSPENDED':
+      return 'the organization is suspended: it gets no new key until it is not';
+    case 'ETAG_MISMATCH':
+      return 'it was changed since the etag was read; read it again and decide anew';
     case 'NAME_AMBIGUOUS':
       return 'several keys of the organization have this name; select one by key_id';
     case 'KEY_LIMIT_REACHED':
@@ -126,7 +161,7 @@ function explain(told: Told): string {
     case 'REQUEST_ID_REUSED':
       return 'another request was made under this request_id; take a new one for a new request';
     case 'AUDIT_BACKLOG':
-      return 'the audit is too far behind: no key is created until it has caught up (revoking goes on)';
+      return 'the audit is too far behind: nothing is created or widened until it has caught up (taking access away goes on)';
     case 'CALLER_UNKNOWN':
       return 'the call needs the token of a known caller: authorization: Bearer <token>';
     case 'CALLER_NOT_ALLOWED':

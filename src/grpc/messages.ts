@@ -3,12 +3,15 @@ import { ActorType, type Actor as ActorMessage } from '../gen/keyreeve/v1/actor.
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
 import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
 import { type Key as KeyMessage, KeyState, RevocationReason } from '../gen/keyreeve/v1/key.js';
+import type { Organization as OrganizationMessage } from '../gen/keyreeve/v1/organization.js';
 import type { VerifiedKey } from '../gen/keyreeve/v1/verification.js';
 import type { Duration } from '../gen/google/protobuf/duration.js';
 import type { Timestamp } from '../gen/google/protobuf/timestamp.js';
 import type { Actor } from '../keys/actor.js';
 import type { NewCredential } from '../keys/credential.js';
 import { etagOf, type Key, stateOf } from '../keys/key.js';
+import { type Keyspace, planOf } from '../keys/keyspace.js';
+import { etagOfOrganization, type Organization } from '../keys/organization.js';
 
 /** @param now what the key's state is judged at */
 export function toKeyMessage(key: Key, now: Date): KeyMessage {
@@ -20,7 +23,7 @@ export function toKeyMessage(key: Key, now: Date): KeyMessage {
     state: KeyState[stateOf(key, now)],
     disabled: key.standing.kind === 'disabled',
     createTime: toTimestamp(key.createTime),
-    lastUseTime: undefined,
+    lastUseTime: key.lastUseTime && toTimestamp(key.lastUseTime),
     revokeTime: revoked && toTimestamp(revoked.time),
     createdBy: toActorMessage(key.createdBy),
     revokedBy: revoked && toActorMessage(revoked.by),
@@ -42,10 +45,25 @@ export function toCredentialMessage({ secret, clientId }: NewCredential): Creden
   return { kind: { $case: 'client', value: { clientId, secret: secret.reveal() } } };
 }
 
+/** @param keyspace the organization's */
+export function toOrganizationMessage(organization: Organization, keyspace: Keyspace): OrganizationMessage {
+  const { createTime, updateTime } = organization;
+  return {
+    keyspace: organization.keyspace,
+    organizationId: organization.organizationId,
+    plan: planOf(keyspace, organization).name,
+    suspended: organization.suspended,
+    keyCount: organization.keyCount,
+    createTime: createTime && toTimestamp(createTime),
+    updateTime: updateTime && toTimestamp(updateTime),
+    etag: etagOfOrganization(organization),
+  };
+}
+
 /**
  * What took access away is in force at once: every verification reads the store.
  * @param now read after the commit: until then callers may have been given answers to keep
- * @param cacheTtlMs for how long they may keep them
+ * @param cacheTtlMs for how long they may keep them at the longest
  */
 export function toEnforcementMessage(now: Date, cacheTtlMs: number): Enforcement {
   return {
@@ -55,7 +73,7 @@ export function toEnforcementMessage(now: Date, cacheTtlMs: number): Enforcement
   };
 }
 
-function toTimestamp(time: Date): Timestamp {
+export function toTimestamp(time: Date): Timestamp {
   const ms = time.getTime();
   const seconds = Math.floor(ms / 1000);
   return { seconds: BigInt(seconds), nanos: (ms - seconds * 1000) * 1_000_000 };

@@ -1,11 +1,13 @@
 import type { Actor as ActorMessage } from '../gen/keyreeve/v1/actor.js';
-import type { Load } from '../keys/change.js';
+import { isEmpty, type Load, type Rule } from '../keys/change.js';
 import type { Mutation } from '../keys/event.js';
 import { parseRequestId } from '../keys/fields.js';
+import { type Refusal, isRefusal } from '../keys/refusal.js';
 import { requestHash } from '../keys/repeat.js';
 import { parseActor } from './actor.js';
 import { permitChange, type Tenant } from './callers.js';
 import { orRefuse } from './errors.js';
+import type { Parts } from './parts.js';
 import type { Call } from './unary.js';
 
 /** What every request to change something holds, beside its tenant. */
@@ -44,4 +46,29 @@ export function toAsk<Fields extends object>(
 export function toLoad({ organization, caller, request }: Mutation): Pick<Load, 'organization' | 'request'> {
   if (!request) return { organization };
   return { organization, request: { caller, method: request.method, requestId: request.requestId } };
+}
+
+/**
+ * Commits what the rule answers. While the audit is too far behind, what would widen access is refused: only that, for
+ * whoever takes access away must not be kept waiting.
+ * @throws Unwanted, StoreFault
+ */
+export async function commit<A>(
+  load: Load,
+  rule: Rule<A>,
+  call: Pick<Call, 'deadline' | 'beginChange'>,
+  { store, backlogExceeded }: Pick<Parts, 'store' | 'backlogExceeded'>,
+): Promise<A | Refusal> {
+  const backlogged = backlogExceeded();
+  call.beginChange();
+  return store.change(
+    load,
+    (state) => {
+      const change = rule(state);
+      // A repeat makes no event, so its answer need not be kept back.
+      const isHeldBack = backlogged && !isRefusal(change) && change.widens && !isEmpty(change);
+      return isHeldBack ? { refused: 'AUDIT_BACKLOG' } : change;
+    },
+    call.deadline,
+  );
 }

@@ -1,5 +1,6 @@
 import type { RandomBytes } from '../keys/base62.js';
 import type { Clock } from '../keys/clock.js';
+import type { Peppers } from '../keys/pepper.js';
 import type { Store } from '../store/port.js';
 import type { Verifier } from '../verify/verifier.js';
 import type { Keyspaces } from './callers.js';
@@ -11,6 +12,7 @@ export interface Parts {
   readonly keyspaces: Keyspaces;
   readonly clock: Clock;
   readonly random: RandomBytes;
-  /** Whether too many events wait for the audit sink to let anything be created. */
+  readonly peppers: Peppers;
+  /** Whether too many events wait for the audit sink to let anything be created or widened. */
   readonly backlogExceeded: () => boolean;
 }

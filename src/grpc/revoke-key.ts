@@ -3,17 +3,18 @@ import type { RevokeKeyRequest, RevokeKeyResponse } from '../gen/keyreeve/v1/key
 import { parseText, REASON_DETAIL_LENGTH_MAX } from '../keys/fields.js';
 import { newEventId } from '../keys/ids.js';
 import { REVOCATION_REASONS, type RevocationReason } from '../keys/key.js';
-import { cacheTtlMsOf, planOf } from '../keys/keyspace.js';
+import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { revokeKey, type RevokeKeyDraw } from '../keys/revoke-key.js';
 import { toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import { toEnforcementMessage, toKeyMessage } from './messages.js';
-import { toAsk, toLoad } from './mutation.js';
+import { commit, toAsk, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
 
-export function handleRevokeKey({ store, keyspaces, clock }: Parts): Unary<RevokeKeyRequest, RevokeKeyResponse> {
+export function handleRevokeKey(parts: Parts): Unary<RevokeKeyRequest, RevokeKeyResponse> {
+  const { keyspaces, clock } = parts;
   return async (request, call) => {
     const tenant = toTenant(request, call.caller, keyspaces);
     const { keyspace } = tenant;
@@ -21,17 +22,15 @@ export function handleRevokeKey({ store, keyspaces, clock }: Parts): Unary<Revok
     const ask = toAsk('RevokeKey', request, tenant, call, () => parseFields(request));
     const draw: RevokeKeyDraw = { now: clock.now(), eventIds: [newEventId(), newEventId()] };
 
-    call.beginChange();
-    const load = { ...toLoad(ask.mutation), selector: ask.selector };
-    const { key, previousKey } = orRefuse(
-      await store.change(load, (state) => revokeKey(state, ask, draw), call.deadline),
-    );
+    const { selector } = ask;
+    const load = { ...toLoad(ask.mutation), selector, withLineage: selector.by === 'name' };
+    const { key, previousKey } = orRefuse(await commit(load, (state) => revokeKey(state, ask, draw), call, parts));
     call.note({ key_id: key.keyId });
     const now = clock.now();
     return {
       key: toKeyMessage(key, now),
       previousKey: previousKey && toKeyMessage(previousKey, now),
-      enforcement: toEnforcementMessage(now, cacheTtlMsOf(keyspace, planOf(keyspace, {}))),
+      enforcement: toEnforcementMessage(now, cacheTtlMsMax(keyspace)),
     };
   };
 }

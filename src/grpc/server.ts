@@ -9,20 +9,24 @@ import type { Callers } from '../config/callers.js';
 import type { TlsIdentity } from '../config/load.js';
 import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
-import { OrganizationServiceService } from '../gen/keyreeve/v1/organization_service.js';
+import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
 import type { Log } from '../log.js';
-import { createVerifier } from '../verify/verifier.js';
 import { authenticateBy } from './callers.js';
 import { handleCreateKey } from './create-key.js';
 import { handleGetKey } from './get-key.js';
+import { handleGetOrganization } from './get-organization.js';
 import { startHealth } from './health.js';
+import { handleImportKeys } from './import-keys.js';
 import { handleListAuditEvents } from './list-audit-events.js';
 import { handleListKeys } from './list-keys.js';
 import type { Parts } from './parts.js';
 import { addReflection } from './reflection.js';
 import { handleRevokeKey } from './revoke-key.js';
+import { handleRotateKey } from './rotate-key.js';
 import { RunningCalls } from './running-calls.js';
 import { type Around, unary } from './unary.js';
+import { handleUpdateKey } from './update-key.js';
+import { handleUpdateOrganization } from './update-organization.js';
 import { handleVerifyKey } from './verify-key.js';
 
 export interface ServerOptions {
@@ -61,13 +65,8 @@ const FINISH_MS_MAX = 3000;
 const FLUSH_MS = 1000;
 
 /** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
-export async function serve(
-  { listen, tls, callers }: ServerOptions,
-  given: Omit<Parts, 'verify'>,
-  log: Log,
-): Promise<Server> {
-  const { store, clock } = given;
-  const parts: Parts = { ...given, verify: createVerifier({ store, clock }) };
+export async function serve({ listen, tls, callers }: ServerOptions, parts: Parts, log: Log): Promise<Server> {
+  const { store, clock } = parts;
   const running = new RunningCalls();
   const server = new GrpcServer({ ...LIMITS, interceptors: [running.interceptor] });
   addCalls(server, parts, { authenticate: authenticateBy(callers), clock, running, log });
@@ -130,13 +129,19 @@ function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
     createKey: unary('CreateKey', handleCreateKey(parts), around),
     getKey: unary('GetKey', handleGetKey(parts), around),
     listKeys: unary('ListKeys', handleListKeys(parts), around),
+    updateKey: unary('UpdateKey', handleUpdateKey(parts), around),
     revokeKey: unary('RevokeKey', handleRevokeKey(parts), around),
+    rotateKey: unary('RotateKey', handleRotateKey(parts), around),
     verifyKey: unary('VerifyKey', handleVerifyKey(parts), around),
+    importKeys: unary('ImportKeys', handleImportKeys(parts), around),
   } satisfies Partial<KeyServiceServer>);
   server.addService(AuditServiceService, {
     listAuditEvents: unary('ListAuditEvents', handleListAuditEvents(parts), around),
   } satisfies Partial<AuditServiceServer>);
-  server.addService(OrganizationServiceService, {});
+  server.addService(OrganizationServiceService, {
+    getOrganization: unary('GetOrganization', handleGetOrganization(parts), around),
+    updateOrganization: unary('UpdateOrganization', handleUpdateOrganization(parts), around),
+  } satisfies OrganizationServiceServer);
 }
 
 function toCredentials(tls: ServerOptions['tls']): ServerCredentials {

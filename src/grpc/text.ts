@@ -3,25 +3,28 @@ import type { ArgumentRefusal } from '../keys/refusal.js';
 
 /**
  * Refuses a request that holds text which is not UTF-8, wherever it is: stored or compared, it would not be the text
- * that was sent. Credentials are left out: one that is not UTF-8 was never issued, which is a decision.
+ * that was sent. Credentials are left out: one that is not UTF-8 was never issued, which is a decision. So are the
+ * items of a request for several: each is checked by itself, and fails alone.
  */
 export function checkText(request: object): ArgumentRefusal | undefined {
   const field = findReplacement(request, '');
   return field === undefined ? undefined : notUtf8(field);
 }
 
+// Of ImportKeysRequest and BatchVerifyKeysRequest.
+const ITEMS = new Set(['keys', 'requests']);
+
 /** The path of the first text at fault, in the proto's names. Keys of maps are text too, and are not repeated. */
 function findReplacement(value: unknown, path: string): string | undefined {
   if (typeof value === 'string') return value.includes(REPLACEMENT) ? path : undefined;
-  if (typeof value !== 'object' || value === null) return undefined;
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return undefined;
   if (Array.isArray(value)) return first(value, (item, at) => findReplacement(item, `${path}[${at}]`));
   if (value instanceof Map) return first([...value].flat(), (item) => findReplacement(item, path));
   return first(Object.entries(value), ([name, field]) => {
-    if (name === 'credential') return undefined;
+    if (name === 'credential' || (path === '' && ITEMS.has(name))) return undefined;
+    if (!isOneof(field)) return findReplacement(field, join(path, name));
     // A oneof's own name is no field of the proto: its case is.
-    return isOneof(field)
-      ? findReplacement(field.value, join(path, field.$case))
-      : findReplacement(field, join(path, name));
+    return field.$case === 'credential' ? undefined : findReplacement(field.value, join(path, field.$case));
   });
 }
 

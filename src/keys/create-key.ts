@@ -109,10 +109,10 @@ export function factsOf(key: Key, now: Date): Required<KeyFacts> {
   return { name, type, state: stateOf(key, now), scopes, labels, expireTime: expireTime ?? null };
 }
 
-/** The name that a key created under this request will have. A store must be asked who holds it. */
-export function nameFor(name: string, { names }: Keyspace): string | Refusal {
+/** The name that a key will have by this request. A store must be asked who holds it. */
+export function nameFor(name: string, { names }: Keyspace, field = 'name'): string | Refusal {
   if (name !== '') return name;
-  if (names.required) return refuseArgument('NAME_REQUIRED', 'name', 'name is required in this keyspace');
+  if (names.required) return refuseArgument('NAME_REQUIRED', field, `${field} is required in this keyspace`);
   return names.default;
 }
 

@@ -83,3 +83,8 @@ export function planOf(keyspace: Keyspace, organization: { readonly plan?: strin
 export function cacheTtlMsOf(keyspace: Keyspace, plan: Plan): number {
   return plan.requestsPerMinute === undefined ? keyspace.cacheTtlMs : 0;
 }
+
+/** The longest time for which a `VALID` answer of the keyspace may be kept, whatever the organization's plan is or was. */
+export function cacheTtlMsMax(keyspace: Keyspace): number {
+  return Math.max(...[...keyspace.plans.values()].map((plan) => cacheTtlMsOf(keyspace, plan)));
+}

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { parseExpiration } from '../../src/grpc/expiration.js';
+import { parseExpiration, parseOverlap } from '../../src/grpc/expiration.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 
 const seconds = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n });
@@ -44,4 +44,25 @@ test('times are rounded down to the millisecond', () => {
 
 test('an expiration that is unset leaves it to the keyspace', () => {
   expect(parseExpiration(undefined)).toEqual({ kind: 'default' });
+});
+
+test('whatever numbers arrive, an overlap is 0 only where it says 0, else 1 ms or more, or refused', () => {
+  fc.assert(
+    fc.property(seconds, nanos, (s, n) => {
+      const parsed = parseOverlap({ seconds: s, nanos: n });
+      if (isRefusal(parsed)) expect(parsed.refused).toBe('OVERLAP_INVALID');
+      else expect(Number.isSafeInteger(parsed) && (parsed ?? 0) > 0).toBe(s !== 0n || n !== 0);
+    }),
+    {
+      numRuns: 1000,
+      examples: [
+        [0n, 0],
+        [0n, 999_999],
+        [1n, 0],
+        [-1n, 999_999_999],
+      ],
+    },
+  );
+  expect(parseOverlap(undefined)).toBeUndefined();
+  expect(parseOverlap({ seconds: 3600n, nanos: 1_999_999 })).toBe(3_600_001);
 });

@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { expect, test } from 'vitest';
 
-import { Refused, REASON_CODES, ShuttingDown, toErrorAnswer, Unwanted } from '../../src/grpc/errors.js';
+import { Refused, REASON_CODES, ShuttingDown, toErrorAnswer, toFailure, Unwanted } from '../../src/grpc/errors.js';
 import { type ArgumentReason, ARGUMENT_REASONS, type Refusal } from '../../src/keys/refusal.js';
 import { StoreFault } from '../../src/store/faults.js';
 import { toTold } from '../support/grpc-server.js';
@@ -12,6 +12,12 @@ const refusals: Record<Exclude<Refusal['refused'], ArgumentReason>, Refusal> = {
   KEYSPACE_NOT_FOUND: { refused: 'KEYSPACE_NOT_FOUND' },
   KEY_NOT_FOUND: { refused: 'KEY_NOT_FOUND' },
   NAME_TAKEN: { refused: 'NAME_TAKEN' },
+  DIGEST_TAKEN: { refused: 'DIGEST_TAKEN', by: 'digest' },
+  KEY_REVOKED: { refused: 'KEY_REVOKED' },
+  KEY_SUPERSEDED: { refused: 'KEY_SUPERSEDED' },
+  KEY_EXPIRED: { refused: 'KEY_EXPIRED' },
+  ORGANIZATION_SUSPENDED: { refused: 'ORGANIZATION_SUSPENDED' },
+  ETAG_MISMATCH: { refused: 'ETAG_MISMATCH' },
   NAME_AMBIGUOUS: { refused: 'NAME_AMBIGUOUS' },
   KEY_LIMIT_REACHED: { refused: 'KEY_LIMIT_REACHED', limit: 3, plan: 'free' },
   REQUEST_ID_REUSED: { refused: 'REQUEST_ID_REUSED' },
@@ -32,6 +38,17 @@ test.for(ARGUMENT_REASONS)('%s names the field at fault', (refused) => {
   const answer = toErrorAnswer(new Refused({ refused, field: 'actor.id', message: 'actor.id must be short' }));
   expect(toTold(answer)).toMatchObject({ code: 'INVALID_ARGUMENT', reason: refused, fields: ['actor.id'] });
   expect(answer.details).toBe('actor.id must be short');
+});
+
+test('one item that fails is told what the call would have been: code, reason, sentence and field', () => {
+  const argument: Refusal = { refused: 'TYPE_INVALID', field: 'type', message: 'type must be one of A' };
+  for (const refusal of [...Object.values(refusals), argument]) {
+    const { code, reason, details } = toErrorAnswer(new Refused(refusal));
+    expect(toFailure(new Refused(refusal))).toMatchObject({ code, reason, message: details });
+  }
+  expect(toFailure(new Refused(argument)).field).toBe('type');
+  expect(toFailure(new Refused({ refused: 'DIGEST_TAKEN', by: 'client_id' })).field).toBe('client_id');
+  expect(toFailure(new StoreFault('contention', 'busy'))).toMatchObject({ code: status.ABORTED, field: '' });
 });
 
 test('every UNAVAILABLE says when to try again, and nothing else does', () => {

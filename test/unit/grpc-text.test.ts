@@ -1,6 +1,12 @@
 import { expect, test } from 'vitest';
 
-import { CreateKeyRequest, GetKeyRequest, VerifyKeyRequest } from '../../src/gen/keyreeve/v1/key_service.js';
+import {
+  CreateKeyRequest,
+  GetKeyRequest,
+  ImportKeysItem,
+  ImportKeysRequest,
+  VerifyKeyRequest,
+} from '../../src/gen/keyreeve/v1/key_service.js';
 import { checkText } from '../../src/grpc/text.js';
 
 const BAD = 'a\ufffdb';
@@ -28,4 +34,15 @@ test.for<[field: string, request: object]>([
 test('text of any other kind passes, and a credential is not looked into', () => {
   const credential = { kind: { $case: 'bearerToken' as const, value: BAD } };
   expect(checkText({ ...VerifyKeyRequest.fromPartial({}), credential, organizationId: 'é𝕏\u0000' })).toBeUndefined();
+});
+
+test('an item of several is not looked into with the request, but by itself, its credential aside', () => {
+  const item = ImportKeysItem.fromPartial({ name: BAD });
+  expect(checkText(ImportKeysRequest.fromPartial({ keys: [item] }))).toBeUndefined();
+  expect(checkText(ImportKeysRequest.fromPartial({ keys: [item], requestId: BAD }))).toMatchObject({
+    field: 'request_id',
+  });
+  expect(checkText(item)).toMatchObject({ refused: 'TEXT_INVALID', field: 'name' });
+  const credential = { kind: { $case: 'bearerToken' as const, value: BAD } };
+  expect(checkText(ImportKeysItem.fromPartial({ secret: { $case: 'credential', value: credential } }))).toBeUndefined();
 });

@@ -1,0 +1,43 @@
+import { Organization as OrganizationMessage } from '../gen/keyreeve/v1/organization.js';
+import type { UpdateOrganizationRequest, UpdateOrganizationResponse } from '../gen/keyreeve/v1/organization_service.js';
+import { newEventId } from '../keys/ids.js';
+import { cacheTtlMsMax } from '../keys/keyspace.js';
+import { updateOrganization, type UpdateOrganizationDraw } from '../keys/update-organization.js';
+import { toTenant } from './callers.js';
+import { orRefuse } from './errors.js';
+import { toEnforcementMessage, toOrganizationMessage } from './messages.js';
+import { commit, toAsk, toLoad } from './mutation.js';
+import type { Parts } from './parts.js';
+import type { Unary } from './unary.js';
+import { parseUpdateMask } from './update-mask.js';
+
+export function handleUpdateOrganization(parts: Parts): Unary<UpdateOrganizationRequest, UpdateOrganizationResponse> {
+  const { keyspaces, clock } = parts;
+  return async (request, call) => {
+    const tenant = toTenant(request, call.caller, keyspaces);
+    const { keyspace } = tenant;
+    call.note({ keyspace: keyspace.name });
+    const ask = toAsk('UpdateOrganization', request, tenant, call, () => parseFields(request));
+    const draw: UpdateOrganizationDraw = { now: clock.now(), eventId: newEventId() };
+
+    const load = toLoad(ask.mutation);
+    const organization = orRefuse(
+      await commit(load, (state) => updateOrganization(state, ask, keyspace, draw), call, parts),
+    );
+    return {
+      organization: toOrganizationMessage(organization, keyspace),
+      enforcement: toEnforcementMessage(clock.now(), cacheTtlMsMax(keyspace)),
+    };
+  };
+}
+
+/** The fields that the mask names. */
+function parseFields({
+  organization = OrganizationMessage.fromPartial({}),
+  updateMask,
+  etag,
+}: UpdateOrganizationRequest) {
+  const mask = orRefuse(parseUpdateMask(updateMask, ['plan', 'suspended']));
+  const { plan, suspended } = organization;
+  return { etag, ...(mask.has('plan') && { plan }), ...(mask.has('suspended') && { suspended }) };
+}
