@@ -16,10 +16,12 @@ import { sourceOf } from './keys/chain.js';
 import { type Clock, Deadline, systemClock } from './keys/clock.js';
 import { contradictions, factsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
+import { fingerprintOf, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
 import { openMongoStore } from './store/mongodb/open.js';
 import type { Store } from './store/port.js';
 import { openSqliteStore } from './store/sqlite/open.js';
+import { openVerifier } from './verify/verifier.js';
 
 /** Why the service does not start, a line for each reason. */
 export class CannotStart extends Error {
@@ -43,21 +45,28 @@ export async function run(env: Environment): Promise<void> {
   const config = await loadConfig(env);
   if (Array.isArray(config)) throw new CannotStart(config.map(formatProblem));
   const { settings, keyspaces, callers, tls } = config;
+  const { peppers } = settings;
   const log = createLog(settings.logLevel);
   for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
   const clock = systemClock;
 
-  // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s), the store closes (2 s).
+  // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s) and beside it the verifier
+  // writes what it gathered (2 s), the store closes (2 s).
   await using store = await opened(() => openStore(settings, clock, log));
   await opened(() => checkKeyspaces(store, keyspaces, clock));
+  await opened(() => checkPeppers(store, peppers, clock, log));
   const sink = await opened(() => openSink(settings, log));
   const backlogMax = settings.auditBacklogMax;
-  await using relay = await startRelay({ outbox: store.outbox, sink, backlogMax, clock, log });
+  await using beside = sideBySide({
+    relay: await startRelay({ outbox: store.outbox, sink, backlogMax, clock, log }),
+    verify: openVerifier({ store, peppers, clock, log }),
+  });
+  const { relay, verify } = beside;
   const backlogExceeded = () => relay.backlogExceeded();
   await using server = await opened(() =>
     serve(
       { listen: settings.listen, ...(tls && { tls }), ...(callers && { callers }) },
-      { store, keyspaces, clock, random: systemRandom, backlogExceeded },
+      { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded },
       log,
     ),
   );
@@ -98,6 +107,46 @@ async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keysp
   const problems = contradictions(await store.keyspaceFacts(deadline), keyspaces);
   if (problems.length > 0) throw new CannotStart(problems);
   await store.rememberKeyspaces([...keyspaces.values()].map(factsOf), deadline);
+}
+
+/** A replica without a pepper under which keys are stored, or with another, would take those keys for unknown. */
+async function checkPeppers(store: Store, peppers: Peppers, clock: Clock, log: Log): Promise<void> {
+  const deadline = Deadline.after(START_MS_MAX, clock);
+  const fingerprints = new Map(peppers.map((pepper) => [pepper.version, fingerprintOf(pepper)]));
+  const known = await store.pepperFingerprints(deadline);
+  const counts = await store.countDigests(deadline);
+  const others = [...fingerprints].filter(([version, own]) => (known.get(version) ?? own) !== own);
+  const missing = [...counts].filter(([version, keys]) => version > 0 && keys > 0 && !fingerprints.has(version));
+  const problems = [
+    ...others.map(
+      ([version]) =>
+        `KEYREEVE_PEPPERS: version ${version} is another pepper than the one known by that version; ` +
+        'restore it, or give the new one a version never used before',
+    ),
+    ...missing.map(
+      ([version, keys]) =>
+        `KEYREEVE_PEPPERS: version ${version} is missing, and ${keys} unrevoked ${keys === 1 ? 'key is' : 'keys are'} ` +
+        'stored under it and would be denied; add it again until keyreeve peppers says that it can go',
+    ),
+  ];
+  if (problems.length > 0) throw new CannotStart(problems);
+  await store.rememberPeppers(fingerprints, deadline);
+  if (peppers.length === 0) return;
+  const inUse = versionInUse(peppers);
+  for (const version of [0, ...fingerprints.keys()]) {
+    const use = { version, in_use: version === inUse, keys: counts.get(version) ?? 0 };
+    log.info(use, 'unrevoked keys by version of the pepper, 0 without one');
+  }
+}
+
+/** Disposed together, they end in the time of the slower one. */
+function sideBySide<P extends Readonly<Record<string, AsyncDisposable>>>(parts: P): P & AsyncDisposable {
+  return {
+    ...parts,
+    async [Symbol.asyncDispose]() {
+      await Promise.all(Object.values(parts).map((part) => part[Symbol.asyncDispose]()));
+    },
+  };
 }
 
 /** @throws CannotStart for whatever stands in the way */

@@ -1,8 +1,10 @@
 /** The settings: a pure function of the environment, which nothing else reads. */
 import { z } from 'zod';
 
+import type { Peppers } from '../keys/pepper.js';
 import { Secret } from '../keys/secret.js';
 import { type Address, isLoopback, parseAddress } from './address.js';
+import { parsePeppers } from './peppers.js';
 import { across, type Findings, type Hides, judgeInput, nearest, oneOf, type Problem, text } from './problems.js';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -16,6 +18,7 @@ export interface Settings {
   /** Absent: whoever connects is the caller `local`. */
   readonly callersFile?: string;
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  readonly peppers: Peppers;
   /** Names the source of events: `[A-Za-z0-9._-]{1,64}`. */
   readonly installation: string;
   /** Unpublished events beyond which creating and widening are refused. */
@@ -82,6 +85,11 @@ const brokers = z
     (list) => list.every((broker) => (parseAddress(broker)?.port ?? 0) > 0),
     'host:port, or several with commas between, e.g. kafka-1:9092,kafka-2:9092',
   );
+const peppers = z.string().transform((value, context) => {
+  const { peppers, expected } = parsePeppers(value);
+  for (const message of expected) context.issues.push({ code: 'custom', input: value, message });
+  return peppers;
+});
 const flag = oneOf(['true', 'false']).transform((value) => value === 'true');
 const unsupported = z.undefined('it unset: this version does not support it').optional();
 
@@ -101,6 +109,7 @@ const variablesSchema = z.object({
   KEYREEVE_TLS_CERT: z.string().optional(),
   KEYREEVE_TLS_KEY: z.string().optional(),
   KEYREEVE_INSTALLATION: text(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of A-Z a-z 0-9 . _ -').default('local'),
+  KEYREEVE_PEPPERS: peppers.default([]),
   KEYREEVE_AUDIT_BACKLOG_MAX: text(/^[1-9]\d{0,14}$/, 'a whole number, 1 or more')
     .transform(Number)
     .default(1_000_000),
@@ -109,7 +118,6 @@ const variablesSchema = z.object({
   KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
   // Passed over in silence, they would leave an operator less safe than they believe.
   KEYREEVE_TLS_CLIENT_CA: unsupported,
-  KEYREEVE_PEPPERS: unsupported,
   KEYREEVE_LEASE_MS: unsupported,
   KEYREEVE_HTTP_LISTEN: unsupported,
 });
@@ -162,6 +170,7 @@ function toSettings(variables: Variables, warnings: readonly Problem[]): Setting
     ...(callersFile && { callersFile }),
     ...(certFile && keyFile && { tls: { certFile, keyFile } }),
     installation: variables.KEYREEVE_INSTALLATION,
+    peppers: variables.KEYREEVE_PEPPERS,
     auditBacklogMax: variables.KEYREEVE_AUDIT_BACKLOG_MAX,
     insecureListen: variables.KEYREEVE_INSECURE_LISTEN,
     logLevel: variables.KEYREEVE_LOG_LEVEL,

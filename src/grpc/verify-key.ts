@@ -4,13 +4,12 @@ import { Decision, type RateLimit } from '../gen/keyreeve/v1/verification.js';
 import type { PresentedCredential } from '../keys/credential.js';
 import { parseOrganizationId, parseScopes } from '../keys/fields.js';
 import { Secret } from '../keys/secret.js';
+import type { Verification } from '../verify/verifier.js';
 import { keyspacesOf, sees, toKeyspace } from './callers.js';
 import { orRefuse } from './errors.js';
-import { toDuration, toVerifiedKeyMessage } from './messages.js';
+import { toDuration, toTimestamp, toVerifiedKeyMessage } from './messages.js';
 import type { Parts } from './parts.js';
 import type { Unary } from './unary.js';
-
-const RATE_WINDOW_MS = 60_000;
 
 export function handleVerifyKey({ verify, keyspaces }: Parts): Unary<VerifyKeyRequest, VerifyKeyResponse> {
   return async (request, call) => {
@@ -37,13 +36,13 @@ export function handleVerifyKey({ verify, keyspaces }: Parts): Unary<VerifyKeyRe
     const { decision } = verification;
     call.note({ decision });
     if (!('key' in verification)) return { ...NO_KEY, decision: Decision[decision] };
-    const { key, requestsPerMinute, cacheTtlMs } = verification;
+    const { key } = verification;
     call.note({ keyspace: key.keyspace, key_id: key.keyId });
     return {
       decision: Decision[decision],
       key: toVerifiedKeyMessage(key),
-      rateLimit: requestsPerMinute === undefined ? undefined : toRateLimit(requestsPerMinute),
-      cacheTtl: decision === 'VALID' ? toDuration(cacheTtlMs) : undefined,
+      rateLimit: toRateLimit(verification),
+      cacheTtl: verification.decision === 'VALID' ? toDuration(verification.cacheTtlMs) : undefined,
     };
   };
 }
@@ -63,13 +62,14 @@ function toPresented(message: Credential | undefined): PresentedCredential {
   }
 }
 
-/** Nobody counts requests against the limit, so all of it is left and no window is open. */
-function toRateLimit(limit: number): RateLimit {
+function toRateLimit(verification: Extract<Verification, { key: unknown }>): RateLimit | undefined {
+  if (!verification.rateLimit) return undefined;
+  const { limit, remaining, windowMs, resetTime } = verification.rateLimit;
   return {
     limit,
-    remaining: limit,
-    window: toDuration(RATE_WINDOW_MS),
-    resetTime: undefined,
-    retryAfter: undefined,
+    remaining,
+    window: toDuration(windowMs),
+    resetTime: resetTime && toTimestamp(resetTime),
+    retryAfter: verification.decision === 'RATE_LIMITED' ? toDuration(verification.retryAfterMs) : undefined,
   };
 }

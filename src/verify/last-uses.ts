@@ -1,0 +1,95 @@
+/**
+ * When keys were last used: gathered in memory and written every few seconds, never at a verification. A process that is
+ * killed loses what it gathered since; one that is stopped writes it first.
+ */
+import { type Clock, Deadline } from '../keys/clock.js';
+import type { Log } from '../log.js';
+import type { Store } from '../store/port.js';
+import { endedBy } from './patience.js';
+
+export interface LastUsesParts {
+  readonly store: Pick<Store, 'recordUses'>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** For tests. */
+  readonly keysMax?: number;
+}
+
+/** How often they are written: what a kill loses at the most. */
+export const USES_WRITTEN_EVERY_MS = 5000;
+/** As much memory as they may take while the store is away, some 15 MB. */
+const KEYS_MAX = 100_000;
+/** Written at once: an embedded store serves nobody else meanwhile. */
+const BATCH_KEYS = 1000;
+const WRITE_MS_MAX = 4000;
+
+/** Its owner ends it: until then it writes every few seconds. */
+export class LastUses {
+  readonly #store: LastUsesParts['store'];
+  readonly #log: Log;
+  readonly #keysMax: number;
+  /** By key, the latest last. */
+  #noted = new Map<string, Date>();
+  #writing = Promise.resolve();
+  readonly #timer: NodeJS.Timeout;
+  /** What was told of, and is not over. */
+  readonly #told = { failing: false, full: false };
+
+  constructor({ store, clock, log, keysMax = KEYS_MAX }: LastUsesParts) {
+    this.#store = store;
+    this.#log = log;
+    this.#keysMax = keysMax;
+    this.#timer = setInterval(() => void this.#write(() => Deadline.after(WRITE_MS_MAX, clock)), USES_WRITTEN_EVERY_MS);
+  }
+
+  note(keyId: string, at: Date): void {
+    const before = this.#noted.get(keyId);
+    this.#noted.delete(keyId);
+    this.#noted.set(keyId, before && before > at ? before : at);
+    this.#makeRoom();
+  }
+
+  /** Writes what was gathered. Nothing may be noted any more. */
+  async end(deadline: Deadline): Promise<void> {
+    clearInterval(this.#timer);
+    await endedBy(
+      deadline,
+      this.#write(() => deadline),
+    );
+    if (this.#noted.size > 0) this.#log.warn({ keys: this.#noted.size }, 'last uses: stopped before all were written');
+  }
+
+  /** One writing at a time; the next one begins when the one before has ended. Never rejects. */
+  #write(deadline: () => Deadline): Promise<void> {
+    this.#writing = this.#writing.then(() => this.#writeAll(deadline()));
+    return this.#writing;
+  }
+
+  async #writeAll(deadline: Deadline): Promise<void> {
+    const noted = [...this.#noted];
+    for (let from = 0; from < noted.length && !deadline.passed; from += BATCH_KEYS) {
+      const batch = noted.slice(from, from + BATCH_KEYS);
+      try {
+        await this.#store.recordUses(new Map(batch), deadline);
+      } catch (error) {
+        // They stay noted, and are written with the next ones.
+        if (!this.#told.failing) this.#log.warn({ err: error }, 'last uses: cannot be written, they are tried again');
+        this.#told.failing = true;
+        return;
+      }
+      // Those used again meanwhile are still to be written.
+      for (const [keyId, at] of batch) if (this.#noted.get(keyId) === at) this.#noted.delete(keyId);
+    }
+    if (this.#told.failing) this.#log.info('last uses: written again');
+    this.#told.failing = false;
+    this.#told.full = false;
+  }
+
+  #makeRoom(): void {
+    if (this.#noted.size <= this.#keysMax) return;
+    const [oldest] = this.#noted.keys();
+    if (oldest !== undefined) this.#noted.delete(oldest);
+    if (!this.#told.full) this.#log.warn({ keys: this.#keysMax }, 'last uses: too many to keep, the oldest are lost');
+    this.#told.full = true;
+  }
+}
