@@ -1,14 +1,27 @@
 /** What a start makes in the database, and that the indexes made are those that the queries use. */
 import { randomBytes } from 'node:crypto';
-import { Binary, Int32, MongoClient } from 'mongodb';
+import { Binary, type Db, Int32, Long, MongoClient } from 'mongodb';
 import { expect, inject, test } from 'vitest';
 
+import { type CommittedEvent, unchanged } from '../../src/keys/change.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Key } from '../../src/keys/key.js';
-import type { AuditEvent } from '../../src/keys/event.js';
 import { newEventId, newKeyId } from '../../src/keys/ids.js';
-import { type EventRow, type KeyRow, toEventRow, toKeyRow } from '../../src/store/mongodb/rows.js';
-import { acme, aKey, noon } from '../support/domain.js';
+import { factsOf } from '../../src/keys/keyspace-facts.js';
+import { newOrganization, type Organization } from '../../src/keys/organization.js';
+import {
+  type BudgetRow,
+  type EventRow,
+  type KeyRow,
+  type LastUseRow,
+  type OrganizationRow,
+  type PositionRow,
+  toEventRow,
+  toKeyRow,
+  toOrganizationRow,
+  toPositionRowId,
+} from '../../src/store/mongodb/rows.js';
+import { acme, aKey, aKeyspace, noon } from '../support/domain.js';
 import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
 
 const ownDatabase = () => inOwnDatabase(inject('mongodbUri'));
@@ -35,7 +48,7 @@ test('a start tells what it made, and makes again what is missing', async () => 
     return reported;
   };
   expect(await start()).toEqual(
-    expect.arrayContaining(['created collection keys', 'created index keys.digest', 'schema version 1']),
+    expect.arrayContaining(['created collection keys', 'created index keys.digest', 'schema version 2']),
   );
   await client.db().collection('keys').dropIndex('digest');
   await client.db().command({ collMod: 'events', validator: {} });
@@ -49,8 +62,8 @@ test('a database that a newer release has written to is refused', async () => {
   await client
     .db()
     .collection<{ _id: string }>('meta')
-    .updateOne({ _id: 'schema' }, { $set: { version: new Int32(2) } });
-  await expect(openReplica(uri)).rejects.toThrow(/newer release wrote it \(schema version 2, this one knows 1\)/);
+    .updateOne({ _id: 'schema' }, { $set: { version: new Int32(3) } });
+  await expect(openReplica(uri)).rejects.toThrow(/newer release wrote it \(schema version 3, this one knows 2\)/);
 });
 
 test('the database refuses records that no release writes', async () => {
@@ -81,67 +94,154 @@ test('each query is answered by its index alone, and by the read concern that it
   if (isRefusal(created)) throw new Error(created.refused);
   await db.collection<KeyRow>('keys').insertMany(manyKeys().map(toKeyRow));
   await db.collection<EventRow>('events').insertMany(manyEvents().map(toEventRow));
+  await db.collection<OrganizationRow>('organizations').insertMany(manyOrganizations().map(toOrganizationRow));
+  await fillBookkeeping(db);
 
-  await db.command({ profile: 2 });
   const { digest, keyId } = created.key;
   const page = { types: [], at: noon, limit: 5 };
-  await store.findByDigest('shop', digest.bytes, within(5000));
-  await store.listKeys(acme, { ...page, states: ['ACTIVE', 'DISABLED', 'EXPIRED'] }, within(5000));
-  await store.listKeys(acme, { ...page, states: ['REVOKED'], beforeSequence: 500 }, within(5000));
-  await store.selectKeys(acme, { by: 'key_id', keyId }, within(5000));
-  await store.selectKeys(acme, { by: 'client_id', clientId: 'client_7' }, within(5000));
-  await store.selectKeys(acme, { by: 'name', name: 'wanted' }, within(5000));
-  await store.selectKeys(acme, { by: 'name', name: 'gone' }, within(5000));
-  await store.countExpired(acme, noon, within(5000));
-  await store.listEvents(acme, { types: [], afterSequence: 0, limit: 5 }, within(5000));
-  await store.listEvents(acme, { keyId, types: [], afterSequence: 0, limit: 5 }, within(5000));
-  await store.outbox.pending(5);
-  await store.outbox.backlog(5);
-  await db.command({ profile: 0 });
+  const states = ['ACTIVE', 'DISABLED', 'EXPIRED'] as const;
+  const load = { organization: acme, selector: { by: 'key_id', keyId } as const, withLineage: true };
+  const budget = { lineageId: 'key_500', windowMs: 60_000, limit: 10 };
 
-  const entries = await db
-    .collection<ProfileEntry>('system.profile')
-    .find({ op: { $in: ['query', 'command'] }, ns: { $in: [`${db.databaseName}.keys`, `${db.databaseName}.events`] } })
-    .sort({ $natural: 1 })
-    .toArray();
   const ofOrganization = 'keyspace: 1, organization_id: 1';
+  const byId = 'IXSCAN { _id: 1 }';
   const byName = `IXSCAN { ${ofOrganization}, name: 1, current: 1, revoke_time: -1, sequence: -1 }`;
-  const byLineage = `IXSCAN { ${ofOrganization}, lineage_id: 1, standing: 1 }`;
+  const byDigest = 'IXSCAN { keyspace: 1, digest: 1 }';
+  const byStanding = 'IXSCAN { standing: 1, keyspace: 1, pepper_version: 1 }';
   const pending = 'IXSCAN { published: 1, time: 1, organization: 1, sequence: 1 }';
-  expect(entries.map((entry) => [entry.command.readConcern?.level, entry.planSummary])).toEqual([
-    ['linearizable', 'IXSCAN { keyspace: 1, digest: 1 }'],
-    ['majority', listPlan(2)],
-    ['majority', listPlan(1)],
-    ['snapshot', 'IXSCAN { _id: 1 }'],
-    ['snapshot', `IXSCAN { ${ofOrganization}, client_id: 1 }`],
-    ['snapshot', byName],
-    ['snapshot', byLineage],
-    ['snapshot', byName],
-    ['snapshot', byName],
-    ['snapshot', byLineage],
-    ['majority', `IXSCAN { ${ofOrganization}, expire_time: 1 }`],
-    ['snapshot', `IXSCAN { ${ofOrganization}, sequence: 1 }`],
-    ['snapshot', `IXSCAN { ${ofOrganization}, key_id: 1, sequence: 1 }`],
-    ['snapshot', pending],
-    ['majority', pending],
-  ]);
-  for (const { docsExamined, hasSortStage, planSummary } of entries) {
-    expect(docsExamined, planSummary).toBeLessThanOrEqual(10);
-    expect(hasSortStage, planSummary).toBeUndefined();
+  const unrevoked = 'IXSCAN { keyspace: 1, organization_id: 1, standing: 1, sequence: -1 }';
+  const calls: Record<string, [call: () => Promise<unknown>, ...queries: string[]]> = {
+    findByDigest: [
+      () => store.findByDigest('shop', digest.bytes, within(5000)),
+      `keys linearizable ${byDigest}`,
+      'organizations linearizable IDHACK',
+    ],
+    findOrganization: [() => store.findOrganization(acme, within(5000)), 'organizations majority IDHACK'],
+    'listKeys, unrevoked': [
+      () => store.listKeys(acme, { ...page, states }, within(5000)),
+      `keys snapshot ${unrevoked}, ${unrevoked}`,
+      `last_uses snapshot ${byId}`,
+    ],
+    'listKeys, revoked': [
+      () => store.listKeys(acme, { ...page, states: ['REVOKED'], beforeSequence: 500 }, within(5000)),
+      `keys snapshot ${unrevoked}`,
+      `last_uses snapshot ${byId}`,
+    ],
+    'selectKeys by id': [
+      () => store.selectKeys(acme, { by: 'key_id', keyId }, within(5000)),
+      `keys snapshot ${byId}`,
+      `last_uses snapshot ${byId}`,
+    ],
+    'selectKeys by client id': [
+      () => store.selectKeys(acme, { by: 'client_id', clientId: 'client_7' }, within(5000)),
+      `keys snapshot IXSCAN { ${ofOrganization}, client_id: 1 }`,
+      `last_uses snapshot ${byId}`,
+    ],
+    'selectKeys by name': [
+      () => store.selectKeys(acme, { by: 'name', name: 'wanted' }, within(5000)),
+      `keys snapshot ${byName}`,
+      `last_uses snapshot ${byId}`,
+    ],
+    'selectKeys by the name of a key that was revoked': [
+      () => store.selectKeys(acme, { by: 'name', name: 'gone' }, within(5000)),
+      `keys snapshot ${byName}`,
+      `keys snapshot ${byName}`,
+      `last_uses snapshot ${byId}`,
+    ],
+    // A transaction states its read concern once.
+    'change with a lineage': [
+      () => store.change(load, () => unchanged('seen'), within(5000)),
+      'organizations snapshot IDHACK',
+      `keys ${byId}`,
+      `keys IXSCAN { ${ofOrganization}, lineage_id: 1, standing: 1 }`,
+      `last_uses ${byId}`,
+      'organizations linearizable IDHACK',
+    ],
+    'change with digests and ids': [
+      () =>
+        store.change(
+          { organization: acme, digests: [digest.bytes, new Uint8Array(32)], keyIds: [keyId, newKeyId()] },
+          () => unchanged('seen'),
+          within(5000),
+        ),
+      'organizations snapshot IDHACK',
+      `keys ${byDigest}`,
+      `keys ${byId}`,
+      `last_uses ${byId}`,
+      'organizations linearizable IDHACK',
+    ],
+    countExpired: [
+      () => store.countExpired(acme, noon, within(5000)),
+      `keys majority IXSCAN { ${ofOrganization}, expire_time: 1 }`,
+    ],
+    listEvents: [
+      () => store.listEvents(acme, { types: [], afterSequence: 0, limit: 5 }, within(5000)),
+      `events snapshot IXSCAN { ${ofOrganization}, sequence: 1 }`,
+      'organizations snapshot IDHACK',
+    ],
+    'listEvents of a key': [
+      () => store.listEvents(acme, { keyId, types: [], afterSequence: 0, limit: 5 }, within(5000)),
+      `events snapshot IXSCAN { ${ofOrganization}, key_id: 1, sequence: 1 }`,
+      `events snapshot IXSCAN { ${ofOrganization}, previous_key_id: 1, sequence: 1 }`,
+      'organizations snapshot IDHACK',
+    ],
+    recordUses: [() => store.recordUses(new Map([[keyId, noon]]), within(5000)), 'last_uses IDHACK'],
+    moveDigest: [() => store.moveDigest(keyId, digest, { ...digest, pepperVersion: 1 }, within(5000)), `keys ${byId}`],
+    countDigests: [() => store.countDigests(within(5000)), `keys majority ${byStanding}`],
+    takeBudget: [() => store.takeBudget({ ...budget, want: 1 }, within(5000)), 'budgets IDHACK'],
+    readBudget: [() => store.readBudget(budget, within(5000)), 'budgets majority IDHACK'],
+    keyspaceFacts: [
+      () => store.keyspaceFacts(within(5000)),
+      'keyspaces majority IXSCAN { _id: 1 }',
+      `keys majority ${byStanding}`,
+      'organizations majority DISTINCT_SCAN { keyspace: 1, plan: 1 }',
+    ],
+    markPublished: [
+      async () => store.outbox.markPublished(await store.outbox.pending(1), { sink: 'kafka/t', lane: 7, end: 9 }),
+      `events snapshot ${pending}`,
+      `events ${byId}`,
+      'positions IDHACK',
+    ],
+    positions: [() => store.outbox.positions('kafka/t'), `positions majority ${byId}`],
+    pending: [() => store.outbox.pending(5), `events snapshot ${pending}`],
+    backlog: [() => store.outbox.backlog(5), `events majority ${pending}`],
+  };
+  await store.rememberKeyspaces([factsOf(aKeyspace())], within(5000));
+  for (const [name, [call, ...expected]] of Object.entries(calls)) {
+    const entries = await profiled(db, call);
+    expect(entries.map(summaryOf), name).toEqual(expected);
+    for (const { docsExamined = 0, hasSortStage, planSummary } of entries) {
+      expect(docsExamined, `${name}: ${planSummary}`).toBeLessThanOrEqual(10);
+      expect(hasSortStage, `${name}: ${planSummary}`).toBeUndefined();
+    }
   }
 });
 
 interface ProfileEntry {
+  ns: string;
   command: { readConcern?: { level: string } };
   planSummary: string;
-  docsExamined: number;
+  docsExamined?: number;
   hasSortStage?: true;
 }
 
-/** One scan for each standing: they are merged in the order of the list. */
-function listPlan(scans: number): string {
-  const scan = 'IXSCAN { keyspace: 1, organization_id: 1, standing: 1, sequence: -1 }';
-  return Array.from({ length: scans }, () => scan).join(', ');
+/** What the server itself says of the queries, and of the writes that have to find something. */
+async function profiled(db: Db, call: () => Promise<unknown>): Promise<ProfileEntry[]> {
+  await db.command({ profile: 2 });
+  await call();
+  await db.command({ profile: 0 });
+  const profile = db.collection<ProfileEntry>('system.profile');
+  const entries = await profile
+    .find({ planSummary: { $exists: true }, ns: { $ne: `${db.databaseName}.system.profile` } })
+    .sort({ $natural: 1 })
+    .toArray();
+  await profile.drop();
+  return entries;
+}
+
+function summaryOf({ ns, command, planSummary }: ProfileEntry): string {
+  const collection = ns.slice(ns.indexOf('.') + 1);
+  return [collection, command.readConcern?.level, planSummary].filter((part) => part !== undefined).join(' ');
 }
 
 /** Enough that a scan of them would show, of every standing, in two organizations. */
@@ -161,7 +261,7 @@ function manyKeys(): Key[] {
   );
 }
 
-function manyEvents(): AuditEvent[] {
+function manyEvents(): CommittedEvent[] {
   return Array.from({ length: 1000 }, (_, at) => ({
     ...(at % 2 === 0 ? acme : { keyspace: 'shop', organizationId: 'other' }),
     eventId: newEventId(),
@@ -169,7 +269,26 @@ function manyEvents(): AuditEvent[] {
     keyId: newKeyId(),
     time: noon,
     sequence: at + 2,
+    ...(at % 10 === 0 && { previousKeyId: newKeyId() }),
     hash: '',
     cloudEvent: '',
+    published: false,
   }));
+}
+
+function manyOrganizations(): Organization[] {
+  return Array.from({ length: 1000 }, (_, at) => ({
+    ...newOrganization({ keyspace: 'shop', organizationId: `org-${at}` }),
+    ...(at % 2 === 0 && { plan: at % 4 === 0 ? 'gold' : 'silver' }),
+  }));
+}
+
+async function fillBookkeeping(db: Db): Promise<void> {
+  const many = Array.from({ length: 200 }, (_, at) => at);
+  const time = { opened_at: noon, last_taken_at: noon };
+  const budgets = many.map((at) => ({ _id: `key_${at}`, ...time, taken: Long.ONE, last_taken: Long.ONE }));
+  await db.collection<BudgetRow>('budgets').insertMany(budgets);
+  await db.collection<LastUseRow>('last_uses').insertMany(many.map((at) => ({ _id: `key_${at}`, time: noon })));
+  const positions = many.map((at) => ({ _id: toPositionRowId({ sink: 'file', lane: at }), end: Long.ONE }));
+  await db.collection<PositionRow>('positions').insertMany(positions);
 }

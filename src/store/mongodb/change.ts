@@ -5,11 +5,13 @@ import {
   type Commit,
   type Load,
   type OrganizationState,
+  type PutKey,
   type Rule,
   isEmpty,
   toCommit,
 } from '../../keys/change.js';
 import type { Clock, Deadline } from '../../keys/clock.js';
+import type { Key } from '../../keys/key.js';
 import { type Organization, type OrganizationRef, newOrganization, organizationPath } from '../../keys/organization.js';
 import { type Refusal, isRefusal } from '../../keys/refusal.js';
 import { StoreFault } from '../faults.js';
@@ -82,7 +84,7 @@ export function makeChange(
       await confirm(organization, deadline);
       return { answer: isRefusal(decided) ? decided : decided.answer, hasEvents: false };
     }
-    await write(transaction, toCommit(state, decided, source));
+    await write(transaction, toCommit(state, decided, source), load, state);
     await transaction.commit();
     return { answer: decided.answer, hasEvents: decided.events.length > 0 };
   }
@@ -106,22 +108,32 @@ export function makeChange(
     }
   }
 
-  async function write({ ask }: Transaction, commit: Commit): Promise<void> {
-    for (const { before, after } of commit.put) {
-      const row = toKeyRow(after);
-      if (!before) {
-        await ask((bounds) => keys.insertOne(row, bounds));
-        continue;
+  async function write(transaction: Transaction, commit: Commit, load: Load, state: OrganizationState): Promise<void> {
+    const { ask } = transaction;
+    for (const one of commit.put) {
+      try {
+        await put(transaction, one);
+      } catch (error) {
+        if (!isTakenMeanwhile(error, one.after, load, state)) throw error;
+        throw new Overtaken('another change took the digest', { cause: error });
       }
-      const asStored = { _id: row._id, revision: Long.fromNumber(before.revision) };
-      const { matchedCount } = await ask((bounds) => keys.replaceOne(asStored, row, bounds));
-      if (matchedCount !== 1) throw new Error('a change alters a key that is not stored so');
     }
     for (const event of commit.events) await ask((bounds) => events.insertOne(toEventRow(event), bounds));
     const { request } = commit;
     if (request) await ask((bounds) => requests.insertOne(toRequestRow(request, clock.now()), bounds));
     const head = toOrganizationRow(commit.organization);
     await ask((bounds) => organizations.replaceOne({ _id: head._id }, head, bounds));
+  }
+
+  async function put({ ask }: Transaction, { before, after }: PutKey): Promise<void> {
+    const row = toKeyRow(after);
+    if (!before) {
+      await ask((bounds) => keys.insertOne(row, bounds));
+      return;
+    }
+    const asStored = { _id: row._id, revision: Long.fromNumber(before.revision) };
+    const { matchedCount } = await ask((bounds) => keys.replaceOne(asStored, row, bounds));
+    if (matchedCount !== 1) throw new Error('a change alters a key that is not stored so');
   }
 
   /**
@@ -139,4 +151,10 @@ export function makeChange(
     );
     if (Number(stored?.revision ?? 0) !== seen.revision) throw new Overtaken('the organization has changed meanwhile');
   }
+}
+
+/** Whether the key's digest is taken, and the rule, which asked who has it, was told that nobody does. */
+function isTakenMeanwhile(error: unknown, { digest }: Key, { digests = [] }: Load, state: OrganizationState): boolean {
+  const wasFree = !state.digestHolder && digests.some((asked) => Buffer.compare(asked, digest.bytes) === 0);
+  return wasFree && isDuplicateKey(error, 'digest');
 }

@@ -8,7 +8,7 @@ import { type ClientSession, type Db, MongoClient, type MongoClientOptions, Read
 import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
 import { StoreFault } from '../faults.js';
-import { TimedOut, isSnapshotGone, toFault } from './trouble.js';
+import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, toFault } from './trouble.js';
 
 /** The longest that the server works on one statement; a caller with more time waits for a retry, not for the statement. */
 export const STATEMENT_MS_MAX = 5000;
@@ -112,6 +112,23 @@ export class Connection implements AsyncDisposable {
   /** Asks in the session, be it in a transaction or not. */
   askIn(session: ClientSession, deadline: Deadline): Ask {
     return (call) => withinDeadline(deadline, (maxTimeMS) => call({ maxTimeMS, session }));
+  }
+
+  /**
+   * Runs an upsert by `_id`, outside of any session. Of two that meet the server may turn one back, which then finds what
+   * the other wrote.
+   */
+  async upsert<T>(deadline: Deadline, call: (bounds: Bounds) => Promise<T>): Promise<T> {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.ask(deadline)(call);
+      } catch (error) {
+        if (!isDuplicateKey(error)) throw error;
+        if (!(await this.backOff(attempt, deadline))) {
+          throw new Overtaken('others wrote the document until the deadline', { cause: error });
+        }
+      }
+    }
   }
 
   /** A session for transactions. Nothing is read ahead of one, so no causal order is asked for. */

@@ -5,6 +5,7 @@ import { type Organization, organizationPath, type OrganizationRef } from '../..
 import type { Secret } from '../../keys/secret.js';
 import { StoreFault } from '../faults.js';
 import type { Store } from '../port.js';
+import { makeBookkeeping } from './bookkeeping.js';
 import { makeChange } from './change.js';
 import { Connection } from './connection.js';
 import { openOutbox } from './outbox.js';
@@ -61,6 +62,7 @@ export async function openMongoStore({ uri, report, ...options }: MongoOptions):
 function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, 'source' | 'clock'>): Store {
   const collections = collectionsOf(connection.db);
   const reads = makeReads(connection, collections);
+  const bookkeeping = makeBookkeeping(connection, collections);
   const change = makeChange(connection, collections, reads, { source, clock });
   const { outbox, tellCommit } = openOutbox(connection, collections, clock);
   return {
@@ -70,7 +72,8 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
         if (changed.hasEvents) tellCommit();
         return changed.answer;
       }),
-    findByDigest: (keyspace, digest, deadline) => connection.run(() => reads.keyByDigest(keyspace, digest, deadline)),
+    findByDigest: (keyspace, digest, deadline) => connection.run(() => reads.findByDigest(keyspace, digest, deadline)),
+    findOrganization: (organization, deadline) => connection.run(() => reads.findOrganization(organization, deadline)),
     selectKeys: (organization, selector, deadline) =>
       connection.run(() => reads.selectKeys(organization, selector, deadline)),
     listKeys: (organization, query, deadline) => connection.run(() => reads.listKeys(organization, query, deadline)),
@@ -78,12 +81,22 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
     listEvents: (organization, query, deadline) =>
       connection.run(() => reads.listEvents(organization, query, deadline)),
     organizations: () => eachOrganization(connection, reads, clock),
+    recordUses: (uses, deadline) => connection.run(() => bookkeeping.recordUses(uses, deadline)),
+    moveDigest: (keyId, from, to, deadline) => connection.run(() => bookkeeping.moveDigest(keyId, from, to, deadline)),
+    countDigests: (deadline) => connection.run(() => bookkeeping.countDigests(deadline)),
+    takeBudget: (ask, deadline) => connection.run(() => bookkeeping.takeBudget(ask, deadline)),
+    readBudget: (ask, deadline) => connection.run(() => bookkeeping.readBudget(ask, deadline)),
+    isShared: true,
+    pepperFingerprints: (deadline) => connection.run(() => bookkeeping.pepperFingerprints(deadline)),
+    rememberPeppers: (fingerprints, deadline) =>
+      connection.run(() => bookkeeping.rememberPeppers(fingerprints, deadline)),
     keyspaceFacts: (deadline) => connection.run(() => reads.keyspaceFacts(deadline)),
     rememberKeyspaces: (facts, deadline) =>
       connection.run(async () => {
-        const ask = connection.ask(deadline);
         for (const row of facts.map(toKeyspaceRow)) {
-          await ask((bounds) => collections.keyspaces.replaceOne({ _id: row._id }, row, { ...bounds, upsert: true }));
+          await connection.upsert(deadline, (bounds) =>
+            collections.keyspaces.replaceOne({ _id: row._id }, row, { ...bounds, upsert: true }),
+          );
         }
       }),
     ping: (deadline) => connection.run(() => ping(connection, collections, deadline, clock)),

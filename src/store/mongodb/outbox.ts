@@ -5,7 +5,7 @@ import { type Clock, Deadline } from '../../keys/clock.js';
 import type { AuditEvent } from '../../keys/event.js';
 import { type OrganizationRef, organizationPath } from '../../keys/organization.js';
 import type { Ask, Connection } from './connection.js';
-import { type EventRow, fromEventRow } from './rows.js';
+import { type EventRow, fromEventRow, toPositionRowId } from './rows.js';
 import type { Collections } from './schema.js';
 import { isDuplicateKey } from './trouble.js';
 
@@ -14,7 +14,7 @@ const CALL_MS_MAX = 5000;
 
 export function openOutbox(
   connection: Connection,
-  { events, relay }: Collections,
+  { events, relay, positions }: Collections,
   clock: Clock,
 ): { outbox: Outbox; tellCommit: () => void } {
   const listeners = new Set<() => void>();
@@ -26,10 +26,27 @@ export function openOutbox(
       // A scan that yields can see an event and have missed the one before it, which was committed earlier.
       connection.run(() => connection.atOneMoment(inTime(), (ask) => readPending(ask, limit, wanted))),
 
-    markPublished: (published) =>
+    // First the marks: a position vouches for events, and must not be ahead of what is known of them. One that a crash
+    // leaves behind makes a start read a little more of the sink.
+    markPublished: (published, reached) =>
+      connection.run(async () => {
+        const deadline = inTime();
+        if (published.length > 0) {
+          const filter = { _id: { $in: published.map(({ eventId }) => eventId) } };
+          await connection.ask(deadline)((bounds) => events.updateMany(filter, { $set: { published: true } }, bounds));
+        }
+        const further = { $max: { end: Long.fromNumber(reached.end) } };
+        await connection.upsert(deadline, (bounds) =>
+          positions.updateOne({ _id: toPositionRowId(reached) }, further, { ...bounds, upsert: true }),
+        );
+      }),
+
+    positions: (sink) =>
       asking(async (ask) => {
-        const filter = { _id: { $in: published.map(({ eventId }) => eventId) } };
-        await ask((bounds) => events.updateMany(filter, { $set: { published: true } }, bounds));
+        // A range of whole ids, for which there is an index; for a part of the id there is none.
+        const ofSink = { $gte: { sink, lane: 0 }, $lte: { sink, lane: Number.POSITIVE_INFINITY } };
+        const rows = await ask((bounds) => positions.find({ _id: ofSink }, bounds).toArray());
+        return new Map(rows.map(({ _id: { lane }, end }) => [Number(lane), Number(end)]));
       }),
 
     backlog: (limit) =>

@@ -2,14 +2,18 @@ import { Binary, type Filter } from 'mongodb';
 
 import type { Load, OrganizationState } from '../../keys/change.js';
 import type { Deadline } from '../../keys/clock.js';
+import type { AuditEvent } from '../../keys/event.js';
 import type { Key, KeyState, Standing } from '../../keys/key.js';
 import type { StoredKeyspace } from '../../keys/keyspace-facts.js';
 import { type Organization, type OrganizationRef, newOrganization, organizationPath } from '../../keys/organization.js';
 import type { KeySelector } from '../../keys/select-key.js';
-import type { EventPage, EventQuery, KeyQuery } from '../port.js';
+import type { EventPage, EventQuery, FoundKey, KeyQuery } from '../port.js';
+import { lastUsesOf } from './bookkeeping.js';
 import type { Ask, Connection } from './connection.js';
 import {
+  type EventRow,
   type KeyRow,
+  UNREVOKED,
   fromEventRow,
   fromKeyRow,
   fromKeyspaceRow,
@@ -21,29 +25,26 @@ import type { Collections } from './schema.js';
 
 export type Reads = ReturnType<typeof makeReads>;
 
-const UNREVOKED: Standing['kind'][] = ['usable', 'disabled'];
+export function makeReads(connection: Connection, collections: Collections) {
+  const { keys, organizations, events, requests, keyspaces } = collections;
 
-export function makeReads(connection: Connection, { keys, organizations, events, requests, keyspaces }: Collections) {
   async function organization(ask: Ask, ref: OrganizationRef): Promise<Organization> {
     const row = await ask((bounds) => organizations.findOne({ _id: organizationPath(ref) }, bounds));
     return row ? fromOrganizationRow(row) : newOrganization(ref);
   }
 
-  async function selectKeys(ask: Ask, ref: OrganizationRef, selector: KeySelector): Promise<Key[]> {
-    const ofOrganization = toRefFields(ref);
-    const find = (filter: Filter<KeyRow>) => ask((bounds) => keys.find(filter, bounds).toArray());
+  function findKeys(ask: Ask, filter: Filter<KeyRow>): Promise<KeyRow[]> {
+    return ask((bounds) => keys.find(filter, bounds).toArray());
+  }
+
+  async function selectRows(ask: Ask, ref: OrganizationRef, selector: KeySelector): Promise<KeyRow[]> {
     switch (selector.by) {
       case 'key_id':
-        return (await find({ _id: selector.keyId, ...ofOrganization })).map(fromKeyRow);
+        return findKeys(ask, { _id: selector.keyId, ...toRefFields(ref) });
       case 'client_id':
-        return (await find({ ...ofOrganization, client_id: selector.clientId })).map(fromKeyRow);
-      case 'name': {
-        const named = await findNamed(ask, ref, selector.name);
-        if (named.length === 0) return [];
-        const lineages = named.map((row) => row.lineage_id);
-        const related = await find({ ...ofOrganization, lineage_id: { $in: lineages }, standing: { $in: UNREVOKED } });
-        return [...new Map([...named, ...related].map((row) => [row._id, fromKeyRow(row)])).values()];
-      }
+        return findKeys(ask, { ...toRefFields(ref), client_id: selector.clientId });
+      case 'name':
+        return findNamed(ask, ref, selector.name);
     }
   }
 
@@ -69,53 +70,100 @@ export function makeReads(connection: Connection, { keys, organizations, events,
     );
   }
 
+  /** What is unrevoked of the lineages of these keys, themselves left out. */
+  async function relatedTo(ask: Ask, ref: OrganizationRef, selected: readonly KeyRow[]): Promise<KeyRow[]> {
+    if (selected.length === 0) return [];
+    const lineage_id = { $in: [...new Set(selected.map((row) => row.lineage_id))] };
+    const related = await findKeys(ask, { ...toRefFields(ref), lineage_id, standing: { $in: UNREVOKED } });
+    return related.filter(({ _id }) => !selected.some((row) => row._id === _id));
+  }
+
+  /** The key that has the first of these digests that one has. */
+  async function findHolder(ask: Ask, keyspace: string, digests: readonly Uint8Array[]): Promise<KeyRow | undefined> {
+    const rows = await findKeys(ask, { keyspace, digest: { $in: digests.map((digest) => new Binary(digest)) } });
+    return digests.flatMap((digest) => rows.filter((row) => Buffer.compare(row.digest.buffer, digest) === 0))[0];
+  }
+
   async function request(ask: Ask, ref: OrganizationRef, identity: NonNullable<Load['request']>) {
     const row = await ask((bounds) => requests.findOne({ _id: toRequestRowId(ref, identity) }, bounds));
     if (!row) return undefined;
-    const rows = await ask((bounds) => keys.find({ _id: { $in: row.key_ids } }, bounds).toArray());
+    const rows = row.key_ids.length > 0 ? await findKeys(ask, { _id: { $in: row.key_ids } }) : [];
     // In the order in which they were answered; the database has its own.
-    const found = row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId));
-    return { hash: row.hash, keys: found.map(fromKeyRow) };
+    return { hash: row.hash, rows: row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId)) };
+  }
+
+  async function toKeys(ask: Ask, rows: readonly KeyRow[]): Promise<Key[]> {
+    const toKey = await withLastUses(ask, rows);
+    return rows.map(toKey);
+  }
+
+  /** Reads the last uses of all these keys at once; what it answers makes a key of one of them. */
+  async function withLastUses(ask: Ask, rows: readonly KeyRow[]): Promise<(row: KeyRow) => Key> {
+    const lastUses = await lastUsesOf(
+      ask,
+      collections,
+      rows.map(({ _id }) => _id),
+    );
+    return (row) => fromKeyRow(row, lastUses.get(row._id));
   }
 
   return {
     organization,
 
     /** What a rule sees besides the organization. */
-    async loaded(
-      ask: Ask,
-      { organization: ref, selector, name, request: identity }: Load,
-    ): Promise<Omit<OrganizationState, 'organization'>> {
-      const earlier = identity && (await request(ask, ref, identity));
-      const [holder] = name === undefined ? [] : await findCurrent(ask, ref, name);
+    async loaded(ask: Ask, load: Load): Promise<Omit<OrganizationState, 'organization'>> {
+      const { organization: ref, selector, keyIds = [], name, digests = [] } = load;
+      const earlier = load.request && (await request(ask, ref, load.request));
+      const [nameHolder] = name === undefined ? [] : await findCurrent(ask, ref, name);
+      const digestHolder = digests.length > 0 ? await findHolder(ask, ref.keyspace, digests) : undefined;
+      const selected = selector ? await selectRows(ask, ref, selector) : [];
+      const related = load.withLineage ? await relatedTo(ask, ref, selected) : [];
+      const listed = keyIds.length > 0 ? await findKeys(ask, { _id: { $in: [...keyIds] }, ...toRefFields(ref) }) : [];
+      const holders = [nameHolder, digestHolder].filter((row) => row !== undefined);
+      const toKey = await withLastUses(ask, [...selected, ...related, ...listed, ...holders, ...(earlier?.rows ?? [])]);
       return {
-        selected: selector ? await selectKeys(ask, ref, selector) : [],
-        ...(holder && { nameHolder: fromKeyRow(holder) }),
-        ...(earlier && { request: earlier }),
+        selected: [...selected, ...related].map(toKey),
+        listed: listed.map(toKey),
+        ...(nameHolder && { nameHolder: toKey(nameHolder) }),
+        ...(digestHolder && { digestHolder: toKey(digestHolder) }),
+        ...(earlier && { request: { hash: earlier.hash, keys: earlier.rows.map(toKey) } }),
       };
     },
 
     /**
-     * Linearizable, which the server promises for a look-up that can match one document only: a majority read can be
-     * answered by a primary that was deposed while it was paused, and does not know of a revocation since.
+     * Linearizable, which the server promises for a look-up that can match one document only, hence two of them: a
+     * majority read can be answered by a primary that was deposed while it was paused, and does not know of a revocation
+     * since.
      */
-    async keyByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<Key | undefined> {
-      const row = await connection.ask(deadline)((bounds) =>
+    async findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<FoundKey | undefined> {
+      const ask = connection.ask(deadline);
+      const row = await ask((bounds) =>
         keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),
       );
-      return row ? fromKeyRow(row) : undefined;
+      if (!row) return undefined;
+      const key = fromKeyRow(row);
+      const owner = await ask((bounds) =>
+        organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),
+      );
+      return { key, organization: owner ? fromOrganizationRow(owner) : newOrganization(key) };
+    },
+
+    findOrganization(ref: OrganizationRef, deadline: Deadline): Promise<Organization> {
+      return organization(connection.ask(deadline), ref);
     },
 
     selectKeys(ref: OrganizationRef, selector: KeySelector, deadline: Deadline): Promise<Key[]> {
       // In one moment: read apart, both keys of a rotation under way can look current, and the name ambiguous.
-      return connection.atOneMoment(deadline, (ask) => selectKeys(ask, ref, selector));
+      return connection.atOneMoment(deadline, async (ask) => toKeys(ask, await selectRows(ask, ref, selector)));
     },
 
-    async listKeys(ref: OrganizationRef, query: KeyQuery, deadline: Deadline): Promise<Key[]> {
-      const rows = await connection.ask(deadline)((bounds) =>
-        keys.find(listed(ref, query), bounds).sort({ sequence: -1 }).limit(query.limit).toArray(),
-      );
-      return rows.map(fromKeyRow);
+    listKeys(ref: OrganizationRef, query: KeyQuery, deadline: Deadline): Promise<Key[]> {
+      return connection.atOneMoment(deadline, async (ask) => {
+        const rows = await ask((bounds) =>
+          keys.find(listed(ref, query), bounds).sort({ sequence: -1 }).limit(query.limit).toArray(),
+        );
+        return toKeys(ask, rows);
+      });
     },
 
     countExpired(ref: OrganizationRef, at: Date, deadline: Deadline): Promise<number> {
@@ -124,18 +172,23 @@ export function makeReads(connection: Connection, { keys, organizations, events,
     },
 
     listEvents(ref: OrganizationRef, query: EventQuery, deadline: Deadline): Promise<EventPage> {
-      const filter = {
+      const { keyId, types, afterSequence, limit } = query;
+      const wanted: Filter<EventRow> = {
         ...toRefFields(ref),
-        ...(query.keyId !== undefined && { key_id: query.keyId }),
-        ...(query.types.length > 0 && { type: { $in: [...query.types] } }),
-        sequence: { $gt: query.afterSequence },
+        ...(types.length > 0 && { type: { $in: [...types] } }),
+        sequence: { $gt: afterSequence },
       };
+      // Each by its own index; no event is found by both.
+      const filters = keyId === undefined ? [wanted] : OF_KEY.map((field) => ({ ...wanted, [field]: keyId }));
       return connection.atOneMoment(deadline, async (ask) => {
-        const rows = await ask((bounds) =>
-          events.find(filter, bounds).sort({ sequence: 1 }).limit(query.limit).toArray(),
-        );
+        const found: AuditEvent[] = [];
+        for (const filter of filters) {
+          const rows = await ask((bounds) => events.find(filter, bounds).sort({ sequence: 1 }).limit(limit).toArray());
+          found.push(...rows.map(fromEventRow));
+        }
         const { sequence, hash } = await organization(ask, ref);
-        return { events: rows.map(fromEventRow), head: { sequence, hash } };
+        const first = found.sort((a, b) => a.sequence - b.sequence).slice(0, limit);
+        return { events: first, head: { sequence, hash } };
       });
     },
 
@@ -203,13 +256,24 @@ export function makeReads(connection: Connection, { keys, organizations, events,
       const stored: StoredKeyspace[] = [];
       for (const row of rows) {
         const filter = { keyspace: row._id, standing: { $in: UNREVOKED } };
-        const unrevoked = await ask((bounds) => keys.findOne(filter, { ...bounds, projection: { _id: 1 } }));
-        stored.push({ ...fromKeyspaceRow(row), hasUnrevokedKeys: unrevoked !== null });
+        // Told which index: by others, which begin with the keyspace too, it would look through all that are revoked.
+        const one = { projection: { _id: 1 }, hint: 'standing' };
+        const unrevoked = await ask((bounds) => keys.findOne(filter, { ...bounds, ...one }));
+        // As a text: that the field is there would be read from each document, and not from the index.
+        const given = { keyspace: row._id, plan: { $gt: '' } };
+        const plans = await ask((bounds) => organizations.distinct('plan', given, bounds));
+        stored.push({
+          ...fromKeyspaceRow(row),
+          hasUnrevokedKeys: unrevoked !== null,
+          plansInUse: plans.filter((plan) => plan !== undefined).sort(),
+        });
       }
       return stored;
     },
   };
 }
+
+const OF_KEY = ['key_id', 'previous_key_id'] as const;
 
 const STANDINGS: Record<KeyState, Standing['kind']> = {
   ACTIVE: 'usable',

@@ -1,8 +1,9 @@
 /** Records as documents and back: the only file that knows both shapes. Fields that have no value are absent. */
 import { Binary, Int32, Long } from 'mongodb';
 
+import type { SinkPosition } from '../../audit/outbox.js';
 import type { Actor } from '../../keys/actor.js';
-import type { RequestRecord } from '../../keys/change.js';
+import type { CommittedEvent, RequestRecord } from '../../keys/change.js';
 import type { AuditEvent, EventType } from '../../keys/event.js';
 import { type Digest, type Key, type RevocationReason, type Standing, isCurrent } from '../../keys/key.js';
 import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
@@ -10,6 +11,8 @@ import { type Organization, type OrganizationRef, organizationPath } from '../..
 
 /** Written as Long, so that the field has one type whatever its size; the driver reads it as a number. */
 export type Int64 = Long | number;
+
+export const UNREVOKED: readonly Standing['kind'][] = ['usable', 'disabled'];
 
 interface RefFields {
   keyspace: string;
@@ -55,6 +58,8 @@ export interface OrganizationRow extends RefFields {
   _id: string;
   plan?: string;
   suspended: boolean;
+  /** Absent: 0, in documents that schema version 1 wrote. */
+  settings_revision?: Int64;
   key_count: Int64;
   sequence: Int64;
   hash: string;
@@ -72,6 +77,7 @@ export interface EventRow extends RefFields {
   sequence: Int64;
   type: EventType;
   key_id: string;
+  previous_key_id?: string;
   time: Date;
   hash: string;
   cloud_event: string;
@@ -99,6 +105,39 @@ export interface KeyspaceRow {
   prefix: string;
   body_length: Int32 | number;
   unique_names: boolean;
+}
+
+export interface LastUseRow {
+  /** `key_id`. */
+  _id: string;
+  time: Date;
+}
+
+/** The window that was opened last, and what was last taken from it: the answer to whoever took it. */
+export interface BudgetRow {
+  /** `lineage_id`. */
+  _id: string;
+  opened_at: Date;
+  taken: Int64;
+  last_taken: Int64;
+  last_taken_at: Date;
+}
+
+export interface PositionRow {
+  _id: PositionRowId;
+  end: Int64;
+}
+
+/** Compared as a whole: the fields' order counts. */
+export interface PositionRowId {
+  sink: string;
+  lane: Int32 | number;
+}
+
+export interface PepperRow {
+  /** The version. */
+  _id: Int32 | number;
+  fingerprint: string;
 }
 
 /** One document at most. */
@@ -136,9 +175,7 @@ export function toKeyRow(key: Key): KeyRow {
     current,
     type: key.type,
     display: key.display,
-    digest: new Binary(key.digest.bytes),
-    digest_algorithm: key.digest.algorithm,
-    pepper_version: new Int32(key.digest.pepperVersion),
+    ...toDigestFields(key.digest),
     scopes: [...key.scopes],
     labels: Object.entries(key.labels).map(([name, value]) => ({ name, value })),
     standing: key.standing.kind,
@@ -149,7 +186,8 @@ export function toKeyRow(key: Key): KeyRow {
   };
 }
 
-export function fromKeyRow(row: KeyRow): Key {
+/** @param lastUseTime as of the same moment; absent: never used, or not asked for */
+export function fromKeyRow(row: KeyRow, lastUseTime?: Date): Key {
   return {
     ...fromRefFields(row),
     keyId: row._id,
@@ -174,9 +212,14 @@ export function fromKeyRow(row: KeyRow): Key {
     createTime: row.create_time,
     createdBy: row.created_by,
     ...(row.expire_time && { expireTime: row.expire_time }),
+    ...(lastUseTime && { lastUseTime }),
     sequence: Number(row.sequence),
     revision: Number(row.revision),
   };
+}
+
+export function toDigestFields({ algorithm, pepperVersion, bytes }: Digest) {
+  return { digest: new Binary(bytes), digest_algorithm: algorithm, pepper_version: new Int32(pepperVersion) };
 }
 
 export function toOrganizationRow(organization: Organization): OrganizationRow {
@@ -185,6 +228,7 @@ export function toOrganizationRow(organization: Organization): OrganizationRow {
     ...toRefFields(organization),
     ...(organization.plan !== undefined && { plan: organization.plan }),
     suspended: organization.suspended,
+    settings_revision: Long.fromNumber(organization.settingsRevision),
     key_count: Long.fromNumber(organization.keyCount),
     sequence: Long.fromNumber(organization.sequence),
     hash: organization.hash,
@@ -200,6 +244,7 @@ export function fromOrganizationRow(row: OrganizationRow): Organization {
     ...fromRefFields(row),
     ...(row.plan !== undefined && { plan: row.plan }),
     suspended: row.suspended,
+    settingsRevision: Number(row.settings_revision ?? 0),
     keyCount: Number(row.key_count),
     sequence: Number(row.sequence),
     hash: row.hash,
@@ -210,8 +255,7 @@ export function fromOrganizationRow(row: OrganizationRow): Organization {
   };
 }
 
-/** As it is committed: not yet published. */
-export function toEventRow(event: AuditEvent): EventRow {
+export function toEventRow(event: CommittedEvent): EventRow {
   return {
     _id: event.eventId,
     ...toRefFields(event),
@@ -219,10 +263,11 @@ export function toEventRow(event: AuditEvent): EventRow {
     sequence: Long.fromNumber(event.sequence),
     type: event.type,
     key_id: event.keyId,
+    ...(event.previousKeyId !== undefined && { previous_key_id: event.previousKeyId }),
     time: event.time,
     hash: event.hash,
     cloud_event: event.cloudEvent,
-    published: false,
+    published: event.published,
   };
 }
 
@@ -232,6 +277,7 @@ export function fromEventRow(row: EventRow): AuditEvent {
     eventId: row._id,
     type: row.type,
     keyId: row.key_id,
+    ...(row.previous_key_id !== undefined && { previousKeyId: row.previous_key_id }),
     time: row.time,
     sequence: Number(row.sequence),
     hash: row.hash,
@@ -267,6 +313,10 @@ export function fromKeyspaceRow(row: KeyspaceRow): KeyspaceFacts {
     bodyLength: Number(row.body_length),
     uniqueNames: row.unique_names,
   };
+}
+
+export function toPositionRowId({ sink, lane }: Pick<SinkPosition, 'sink' | 'lane'>): PositionRowId {
+  return { sink, lane: new Int32(lane) };
 }
 
 function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {

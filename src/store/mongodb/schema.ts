@@ -11,11 +11,26 @@ import {
 import type { Deadline } from '../../keys/clock.js';
 import { REQUEST_KEPT_MS } from '../../keys/repeat.js';
 import type { Connection } from './connection.js';
-import type { EventRow, KeyRow, KeyspaceRow, LeadershipRow, OrganizationRow, RequestRow, SchemaRow } from './rows.js';
+import type {
+  BudgetRow,
+  EventRow,
+  KeyRow,
+  KeyspaceRow,
+  LastUseRow,
+  LeadershipRow,
+  OrganizationRow,
+  PepperRow,
+  PositionRow,
+  RequestRow,
+  SchemaRow,
+} from './rows.js';
 import { isSchemaRace } from './trouble.js';
 
 /** What this release knows; one more with each change that an older release could not live with. */
-const VERSION = 1;
+const VERSION = 2;
+
+/** Long after a window has ended, whatever its length. */
+const BUDGET_KEPT_S = 24 * 60 * 60;
 
 interface Index extends CreateIndexesOptions {
   key: Record<string, 1 | -1>;
@@ -34,7 +49,11 @@ export interface Collections {
   events: Collection<EventRow>;
   requests: Collection<RequestRow>;
   keyspaces: Collection<KeyspaceRow>;
+  last_uses: Collection<LastUseRow>;
+  budgets: Collection<BudgetRow>;
+  peppers: Collection<PepperRow>;
   relay: Collection<LeadershipRow>;
+  positions: Collection<PositionRow>;
   meta: Collection<SchemaRow>;
 }
 
@@ -45,7 +64,11 @@ export function collectionsOf(db: Db): Collections {
     events: db.collection('events'),
     requests: db.collection('requests'),
     keyspaces: db.collection('keyspaces'),
+    last_uses: db.collection('last_uses'),
+    budgets: db.collection('budgets'),
+    peppers: db.collection('peppers'),
     relay: db.collection('relay'),
+    positions: db.collection('positions'),
     meta: db.collection('meta'),
   };
 }
@@ -130,6 +153,8 @@ const PLANS: CollectionPlan[] = [
         key: { keyspace: 1, organization_id: 1, expire_time: 1 },
         partialFilterExpression: { current: true, standing: 'usable', expire_time: { $exists: true } },
       },
+      // Tells whether a keyspace has unrevoked keys, and counts their digests by pepper, without reading one.
+      { name: 'standing', key: { standing: 1, keyspace: 1, pepper_version: 1 } },
     ],
   },
   {
@@ -144,27 +169,41 @@ const PLANS: CollectionPlan[] = [
         hash: 'string',
         revision: 'long',
       },
-      { plan: 'string', last_event_time: 'date', create_time: 'date', update_time: 'date' },
+      {
+        plan: 'string',
+        settings_revision: 'long',
+        last_event_time: 'date',
+        create_time: 'date',
+        update_time: 'date',
+      },
     ),
-    indexes: [],
+    indexes: [{ name: 'plan', key: { keyspace: 1, plan: 1 }, partialFilterExpression: { plan: { $exists: true } } }],
   },
   {
     name: 'events',
-    validator: fields({
-      _id: 'string',
-      ...ref,
-      organization: 'string',
-      sequence: 'long',
-      type: 'string',
-      key_id: 'string',
-      time: 'date',
-      hash: 'string',
-      cloud_event: 'string',
-      published: 'bool',
-    }),
+    validator: fields(
+      {
+        _id: 'string',
+        ...ref,
+        organization: 'string',
+        sequence: 'long',
+        type: 'string',
+        key_id: 'string',
+        time: 'date',
+        hash: 'string',
+        cloud_event: 'string',
+        published: 'bool',
+      },
+      { previous_key_id: 'string' },
+    ),
     indexes: [
       { name: 'sequence', key: { keyspace: 1, organization_id: 1, sequence: 1 }, unique: true },
       { name: 'key', key: { keyspace: 1, organization_id: 1, key_id: 1, sequence: 1 } },
+      {
+        name: 'previous_key',
+        key: { keyspace: 1, organization_id: 1, previous_key_id: 1, sequence: 1 },
+        partialFilterExpression: { previous_key_id: { $exists: true } },
+      },
       {
         name: 'pending',
         key: { published: 1, time: 1, organization: 1, sequence: 1 },
@@ -188,7 +227,21 @@ const PLANS: CollectionPlan[] = [
     }),
     indexes: [],
   },
+  { name: 'last_uses', validator: fields({ _id: 'string', time: 'date' }), indexes: [] },
+  {
+    name: 'budgets',
+    validator: fields({
+      _id: 'string',
+      opened_at: 'date',
+      taken: 'long',
+      last_taken: 'long',
+      last_taken_at: 'date',
+    }),
+    indexes: [{ name: 'age', key: { opened_at: 1 }, expireAfterSeconds: BUDGET_KEPT_S }],
+  },
+  { name: 'peppers', validator: fields({ _id: 'int', fingerprint: 'string' }), indexes: [] },
   { name: 'relay', validator: fields({ _id: 'string', holder: 'string', count: 'long' }), indexes: [] },
+  { name: 'positions', validator: fields({ _id: 'object', end: 'long' }), indexes: [] },
   { name: 'meta', validator: fields({ _id: 'string', version: 'int' }), indexes: [] },
 ];
 

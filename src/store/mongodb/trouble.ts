@@ -97,8 +97,10 @@ export function isTurnedDown(error: unknown): boolean {
   );
 }
 
-export function isDuplicateKey(error: unknown): boolean {
-  return hasCode(error, DUPLICATE_KEY);
+/** @param field only that of a unique index with this field */
+export function isDuplicateKey(error: unknown, field?: string): boolean {
+  if (!hasCode(error, DUPLICATE_KEY)) return false;
+  return field === undefined || Object.hasOwn((error as { keyPattern?: object }).keyPattern ?? {}, field);
 }
 
 /** The moment that was to be read is gone, or a collection is younger than it. */
