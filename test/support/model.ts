@@ -1,4 +1,4 @@
-import { type Change, type Load, type OrganizationState, type Rule, toCommit } from '../../src/keys/change.js';
+import { type Change, isEmpty, type Load, type OrganizationState, type Rule, toCommit } from '../../src/keys/change.js';
 import type { AuditEvent } from '../../src/keys/event.js';
 import { isCurrent, type Key } from '../../src/keys/key.js';
 import { newOrganization, type Organization, type OrganizationRef } from '../../src/keys/organization.js';
@@ -21,6 +21,7 @@ export class Model {
     const state = this.#load(load);
     const answer: Change<A> | Refusal = rule(state);
     if (isRefusal(answer)) return answer;
+    if (isEmpty(answer)) return answer.answer;
     const commit = toCommit(state, answer, SOURCE);
     this.organization = commit.organization;
     for (const { after } of commit.put) this.keys.set(after.keyId, after);
