@@ -5,10 +5,8 @@ import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
 import type { Key } from '../../src/gen/keyreeve/v1/key.js';
 import { VerifyKeyRequest, type VerifyKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
-import { revise } from '../../src/keys/key.js';
 import { call } from '../support/call.js';
-import { create, startServer, type TestServer, toRevoke } from '../support/grpc-server.js';
-import { ample, toDraft } from '../support/store-calls.js';
+import { create, startServer, type TestServer, toRevoke, toUpdate } from '../support/grpc-server.js';
 
 let service: TestServer;
 beforeAll(async () => {
@@ -183,15 +181,6 @@ test('of a pair both halves are needed, and neither can be guessed alone', async
   expect(await verify(bearer(secret), there)).toEqual(bare(Decision.MALFORMED));
 });
 
-/** No call disables a key yet, but a record may say so. */
-async function disable({ keyspace, organizationId, keyId }: Key): Promise<void> {
-  const load = { organization: { keyspace, organizationId }, selector: { by: 'key_id', keyId } } as const;
-  await service.store.change(
-    load,
-    ({ selected }) => {
-      const put = selected.map((before) => ({ before, after: revise(before, { standing: { kind: 'disabled' } }) }));
-      return { answer: undefined, put, events: put.map(({ after }) => toDraft(after, { type: 'key.updated' })) };
-    },
-    ample(),
-  );
+async function disable(key: Key): Promise<void> {
+  await call((done) => service.keys.updateKey(toUpdate(key, { disabled: true }), done));
 }

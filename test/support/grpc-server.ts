@@ -7,21 +7,32 @@ import { type CallerGrant, type Callers, newCallerToken, parseCallers } from '..
 import type { TlsIdentity } from '../../src/config/load.js';
 import { type Actor, ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import { AuditServiceClient } from '../../src/gen/keyreeve/v1/audit_service.js';
+import { Key as KeyMessage, type KeySelector } from '../../src/gen/keyreeve/v1/key.js';
 import {
   CreateKeyRequest,
   type CreateKeyResponse,
+  ImportKeysItem,
+  ImportKeysRequest,
   KeyServiceClient,
   RevokeKeyRequest,
+  RotateKeyRequest,
+  UpdateKeyRequest,
 } from '../../src/gen/keyreeve/v1/key_service.js';
+import {
+  OrganizationServiceClient,
+  UpdateOrganizationRequest,
+} from '../../src/gen/keyreeve/v1/organization_service.js';
 import { BadRequest, ErrorInfo, QuotaFailure, RetryInfo } from '../../src/gen/google/rpc/error_details.js';
 import { Status } from '../../src/gen/google/rpc/status.js';
 import { type Server, serve } from '../../src/grpc/server.js';
 import { systemRandom } from '../../src/keys/base62.js';
 import { type Clock, systemClock } from '../../src/keys/clock.js';
 import type { Keyspace } from '../../src/keys/keyspace.js';
+import type { Peppers } from '../../src/keys/pepper.js';
 import { createLog } from '../../src/log.js';
 import { openSqliteStore } from '../../src/store/sqlite/open.js';
 import type { Store } from '../../src/store/port.js';
+import { openVerifier } from '../../src/verify/verifier.js';
 import { call } from './call.js';
 import { aKeyspace, limitedTo, SOURCE } from './domain.js';
 import { makeGuardedFolder } from './guard.js';
@@ -47,7 +58,22 @@ export const KEYSPACES: readonly Keyspace[] = [
     plans: new Map([['free', { name: 'free', requestsPerMinute: 60 }]]),
     cacheTtlMs: 30_000,
   }),
-  aKeyspace({ name: 'brief', credential: bearer('brf_'), expiration: { maxMs: 3_600_000 } }),
+  aKeyspace({ name: 'brief', credential: bearer('brf_'), expiration: { maxMs: 3_600_000 }, overlapMaxMs: 60_000 }),
+  aKeyspace({
+    name: 'tiered',
+    credential: bearer('tie_'),
+    plans: new Map([
+      ['small', { name: 'small', keyLimit: 1 }],
+      ['large', { name: 'large', keyLimit: 3, requestsPerMinute: 60 }],
+    ]),
+    defaultPlan: 'small',
+    cacheTtlMs: 10_000,
+  }),
+  aKeyspace({
+    name: 'old',
+    credential: bearer('old_'),
+    legacy: { pattern: /^old_[a-z0-9]{32}$/, digest: 'sha256' },
+  }),
 ];
 
 export const ADA: Actor = { type: ActorType.USER, id: 'ada', permissions: ['keys.manage'] };
@@ -56,8 +82,9 @@ export interface TestServer extends AsyncDisposable {
   readonly address: string;
   readonly keys: KeyServiceClient;
   readonly audit: AuditServiceClient;
+  readonly organizations: OrganizationServiceClient;
   readonly server: Server;
-  /** The embedded store, without what `wrap` put around it. */
+  /** Without what `wrap` put around it. */
   readonly store: Store;
   /** The wall clock's offset, which a test may set. */
   readonly time: { offsetMs: number };
@@ -75,6 +102,9 @@ export interface TestServerOptions {
   /** What the server gets for its store. */
   readonly wrap?: (store: Store) => Store;
   readonly backlogExceeded?: () => boolean;
+  readonly peppers?: Peppers;
+  /** Absent: an embedded store of the server's own. */
+  readonly openStore?: (clock: Clock) => Promise<Store>;
 }
 
 export async function startServer(options: TestServerOptions = {}): Promise<TestServer> {
@@ -86,17 +116,23 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
   };
   const logged: string[] = [];
   const log = createLog('trace', { write: (line) => logged.push(line) });
-  const { callers, tls, port = 0 } = options;
+  const { callers, tls, port = 0, peppers = [] } = options;
   const channel = tls ? credentials.createSsl(Buffer.from(tls.certificate)) : credentials.createInsecure();
   const open = async () => {
-    const store = openSqliteStore({ dataDir: folder.path, source: SOURCE, clock, report: () => undefined });
+    const store = options.openStore
+      ? await options.openStore(clock)
+      : openSqliteStore({ dataDir: folder.path, source: SOURCE, clock, report: () => undefined });
+    const served = options.wrap?.(store) ?? store;
+    const verify = openVerifier({ store: served, peppers, clock, log });
     const server = await serve(
       { listen: { host: '127.0.0.1', port }, ...(callers && { callers }), ...(tls && { tls }) },
       {
-        store: options.wrap?.(store) ?? store,
+        store: served,
+        verify,
         keyspaces: new Map(KEYSPACES.map((keyspace) => [keyspace.name, keyspace])),
         clock,
         random: systemRandom,
+        peppers,
         backlogExceeded: options.backlogExceeded ?? (() => false),
       },
       log,
@@ -104,13 +140,16 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
     const { address } = server;
     const keys = new KeyServiceClient(address, channel);
     const audit = new AuditServiceClient(address, channel);
-    return { store, server, address, keys, audit };
+    const organizations = new OrganizationServiceClient(address, channel);
+    return { store, verify, server, address, keys, audit, organizations };
   };
   let opened = await open();
   const close = async () => {
     opened.keys.close();
     opened.audit.close();
+    opened.organizations.close();
     await opened.server[Symbol.asyncDispose]();
+    await opened.verify[Symbol.asyncDispose]();
     await opened.store[Symbol.asyncDispose]();
   };
   return {
@@ -122,6 +161,9 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
     },
     get audit() {
       return opened.audit;
+    },
+    get organizations() {
+      return opened.organizations;
     },
     get server() {
       return opened.server;
@@ -155,18 +197,64 @@ export function toCreate(fields: Partial<CreateKeyRequest> = {}): CreateKeyReque
 }
 
 /** A request that revokes the key, unless fields say otherwise. */
-export function toRevoke(
-  key: { keyspace: string; organizationId: string; keyId: string },
-  fields: Partial<RevokeKeyRequest> = {},
-): RevokeKeyRequest {
+export function toRevoke(key: KeyPlace, fields: Partial<RevokeKeyRequest> = {}): RevokeKeyRequest {
+  return { ...RevokeKeyRequest.fromPartial({}), ...about(key), ...fields };
+}
+
+/** A request that rotates the key, unless fields say otherwise. */
+export function toRotate(key: KeyPlace, fields: Partial<RotateKeyRequest> = {}): RotateKeyRequest {
+  return { ...RotateKeyRequest.fromPartial({}), ...about(key), ...fields };
+}
+
+/** A request that changes the fields of the key, named as the mask does. */
+export function toUpdate(
+  key: KeyPlace,
+  changes: Partial<KeyMessage>,
+  fields: Partial<UpdateKeyRequest> = {},
+): UpdateKeyRequest {
+  const updateMask = Object.keys(changes).map((name) => (name === 'expireTime' ? 'expire_time' : name));
+  const request = UpdateKeyRequest.fromPartial({ updateMask });
+  return { ...request, key: { ...KeyMessage.fromPartial({}), ...changes }, ...about(key), ...fields };
+}
+
+/** A request that takes over these keys in the keyspace `shop`, unless fields say otherwise. */
+export function toImport(
+  items: readonly Partial<ImportKeysItem>[],
+  fields: Partial<ImportKeysRequest> = {},
+): ImportKeysRequest {
   return {
-    ...RevokeKeyRequest.fromPartial({}),
-    keyspace: key.keyspace,
-    organizationId: key.organizationId,
+    ...ImportKeysRequest.fromPartial({}),
+    keyspace: 'shop',
+    organizationId: 'acme',
     actor: ADA,
-    selector: { selector: { $case: 'keyId', value: key.keyId } },
+    keys: items.map((item) => ({ ...ImportKeysItem.fromPartial({}), ...item })),
     ...fields,
   };
+}
+
+/** A request that changes what is set for the organization `tiered/acme`, unless fields say otherwise. */
+export function toUpdateOrganization(
+  changes: { readonly plan?: string; readonly suspended?: boolean },
+  fields: Partial<UpdateOrganizationRequest> = {},
+): UpdateOrganizationRequest {
+  return {
+    ...UpdateOrganizationRequest.fromPartial({ organization: changes, updateMask: Object.keys(changes) }),
+    keyspace: 'tiered',
+    organizationId: 'acme',
+    actor: ADA,
+    ...fields,
+  };
+}
+
+interface KeyPlace {
+  readonly keyspace: string;
+  readonly organizationId: string;
+  readonly keyId: string;
+}
+
+function about({ keyspace, organizationId, keyId }: KeyPlace) {
+  const selector: KeySelector = { selector: { $case: 'keyId', value: keyId } };
+  return { keyspace, organizationId, actor: ADA, selector };
 }
 
 /** Issues a key; answers it with its credential. */
