@@ -7,7 +7,7 @@ import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
 import { openKafkaSink } from './audit/kafka-sink.js';
 import { startRelay } from './audit/relay.js';
 import type { AuditSink } from './audit/sink.js';
-import { loadConfig } from './config/load.js';
+import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
 import { serve } from './grpc/server.js';
@@ -37,6 +37,15 @@ export class CannotStart extends Error {
 
 const START_MS_MAX = 10_000;
 
+/** What the service is put together from, beside its configuration. */
+export interface Assembly {
+  readonly clock: Clock;
+  readonly openStore: (settings: Settings, clock: Clock, log: Log) => Promise<Store>;
+  readonly openSink: (settings: Settings, log: Log) => Promise<AuditSink>;
+}
+
+export const assembly: Assembly = { clock: systemClock, openStore, openSink };
+
 /**
  * Serves until SIGTERM or SIGINT, then finishes what runs, publishes what it can and closes.
  * @throws CannotStart
@@ -44,11 +53,17 @@ const START_MS_MAX = 10_000;
 export async function run(env: Environment): Promise<void> {
   const config = await loadConfig(env);
   if (Array.isArray(config)) throw new CannotStart(config.map(formatProblem));
-  const { settings, keyspaces, callers, tls } = config;
+  await start(config, assembly);
+}
+
+/** As `run`, of parts that are given. */
+export async function start(
+  { settings, keyspaces, callers, tls }: Config,
+  { clock, openStore, openSink }: Assembly,
+): Promise<void> {
   const { peppers } = settings;
   const log = createLog(settings.logLevel);
   for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
-  const clock = systemClock;
 
   // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s) and beside it the verifier
   // writes what it gathered (2 s), the store closes (2 s).
