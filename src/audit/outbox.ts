@@ -20,6 +20,9 @@ export interface Outbox {
   /** How far a sink has come, as far as is remembered, by lane. */
   positions(sink: string): Promise<ReadonlyMap<number, number>>;
 
+  /** Remembers these positions instead of what was known of their lanes, further or not: a sink may have begun anew. */
+  remember(positions: readonly SinkPosition[]): Promise<void>;
+
   /** How many events are unpublished, counted up to `limit`, and the time of the oldest. */
   backlog(limit: number): Promise<Backlog>;
 

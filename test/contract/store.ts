@@ -835,6 +835,32 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
     });
 
     onReplicas(
+      'how far each lane of a sink has come is kept by its sink, and publishing never takes it back',
+      async ([one, other]) => {
+        const at = (lane: number, end: number, sink = 'kafka/audit') => ({ sink, lane, end });
+        expect(await one.outbox.positions('kafka/audit')).toEqual(new Map());
+        for (const position of [at(0, 7), at(11, 5), at(0, 6), at(0, 9, 'file')]) {
+          await other.outbox.markPublished([], position);
+        }
+        expect(await one.outbox.positions('kafka/audit')).toEqual(
+          new Map([
+            [0, 7],
+            [11, 5],
+          ]),
+        );
+        await one.outbox.remember([at(0, 2), at(3, 1)]);
+        expect(await other.outbox.positions('kafka/audit')).toEqual(
+          new Map([
+            [0, 2],
+            [11, 5],
+            [3, 1],
+          ]),
+        );
+        expect(await other.outbox.positions('file')).toEqual(new Map([[0, 9]]));
+      },
+    );
+
+    onReplicas(
       'while others write, each organization comes in order and without gap, every event once',
       async ([one, other]) => {
         const organizations = [acme, umbrella, acmeElsewhere];

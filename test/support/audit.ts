@@ -135,6 +135,13 @@ export class MemoryOutbox implements Outbox {
     return new Map(this.#reached.get(sink));
   }
 
+  async remember(positions: readonly SinkPosition[]): Promise<void> {
+    await this.#arrive('remember');
+    for (const { sink, lane, end } of positions) {
+      this.#reached.set(sink, new Map(this.#reached.get(sink)).set(lane, end));
+    }
+  }
+
   async backlog(limit: number): Promise<Backlog> {
     await this.#arrive('backlog');
     const [oldest] = this.unpublished;

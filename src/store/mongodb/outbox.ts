@@ -49,6 +49,17 @@ export function openOutbox(
         return new Map(rows.map(({ _id: { lane }, end }) => [Number(lane), Number(end)]));
       }),
 
+    remember: (reached) =>
+      connection.run(async () => {
+        const deadline = inTime();
+        for (const position of reached) {
+          const exactly = { $set: { end: Long.fromNumber(position.end) } };
+          await connection.upsert(deadline, (bounds) =>
+            positions.updateOne({ _id: toPositionRowId(position) }, exactly, { ...bounds, upsert: true }),
+          );
+        }
+      }),
+
     backlog: (limit) =>
       asking(async (ask) => {
         const [counted] = await ask((bounds) =>

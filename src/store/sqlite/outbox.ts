@@ -16,6 +16,9 @@ export function openOutbox(connection: Connection): { outbox: Outbox; tellCommit
     `INSERT INTO positions (sink, lane, "end") VALUES (:sink, :lane, :end)
      ON CONFLICT DO UPDATE SET "end" = excluded."end" WHERE excluded."end" > positions."end"`,
   );
+  const remember = connection.prepare(
+    'INSERT OR REPLACE INTO positions (sink, lane, "end") VALUES (:sink, :lane, :end)',
+  );
   const positions = connection.prepare<{ lane: number; end: number }>(
     'SELECT lane, "end" FROM positions WHERE sink = :sink',
   );
@@ -45,6 +48,13 @@ export function openOutbox(connection: Connection): { outbox: Outbox; tellCommit
 
     positions: (sink) =>
       connection.answer(undefined, () => new Map(positions.all({ sink }).map(({ lane, end }) => [lane, end]))),
+
+    remember: (reached) =>
+      connection.answer(undefined, () =>
+        connection.transaction(() => {
+          for (const { sink, lane, end } of reached) remember.run({ sink, lane, end });
+        }),
+      ),
 
     backlog: (limit) =>
       connection.answer(undefined, (): Backlog => {
