@@ -11,7 +11,7 @@ export interface EventStore {
     organization: OrganizationRef,
     query: { readonly types: readonly EventType[]; readonly afterSequence: number; readonly limit: number },
     deadline: Deadline,
-  ): Promise<{ readonly events: readonly AuditEvent[] }>;
+  ): Promise<{ readonly events: readonly AuditEvent[]; readonly head: Place }>;
 }
 
 const PAGE_EVENTS = 500;
@@ -22,8 +22,9 @@ export async function* readStore(store: EventStore, clock: Clock): AsyncGenerato
   for await (const organization of store.organizations()) {
     const path = organizationPath(organization);
     for await (const { cloudEvent, type, ...event } of eventsOf(store, organization, clock)) {
-      const { sequence, hash, eventId, keyId, time } = event;
-      const claims = { organization: path, sequence, hash, eventId, keyId, type: EVENT_TYPE_PREFIX + type, time };
+      const { sequence, hash, eventId, keyId, previousKeyId = '', time } = event;
+      const ids = { eventId, keyId, previousKeyId };
+      const claims = { organization: path, sequence, hash, ...ids, type: EVENT_TYPE_PREFIX + type, time };
       yield { text: cloudEvent, position: `${path} event ${sequence}`, claims };
     }
   }

@@ -2,10 +2,8 @@
  * Checks events from a file, a topic or a store against their chain: each organization's sequences run without a gap,
  * each event holds the hash of the one before, and its content has the hash that it says. No source is read here.
  */
-import { z } from 'zod';
-
-import { canonicalJson, hashOf } from '../keys/chain.js';
 import { GENESIS_HASH, organizationPath } from '../keys/organization.js';
+import { parseEvent, type ReadEvent, whatIsAltered } from './read-event.js';
 import { RecentHashes } from './recent-hashes.js';
 
 /** An event as a source holds it, in the source's order. */
@@ -29,7 +27,10 @@ export interface Claims {
   readonly sequence?: number;
   readonly hash?: string;
   readonly eventId?: string;
+  /** Empty: the event is about the organization itself. */
   readonly keyId?: string;
+  /** Empty: no key's place was taken. */
+  readonly previousKeyId?: string;
   /** The CloudEvent's. */
   readonly type?: string;
   readonly time?: Date;
@@ -322,51 +323,6 @@ interface Linked {
   readonly partition: number | undefined;
 }
 
-const hashText = z.string().regex(/^[0-9a-f]{64}$/);
-
-/** What the chain needs of an event. Fields that a later version adds are covered by the hash like any. */
-const eventShape = z.object({
-  id: z.string(),
-  source: z.string(),
-  type: z.string(),
-  subject: z.string(),
-  time: z.string(),
-  data: z.object({
-    keyspace: z.string(),
-    organization_id: z.string(),
-    sequence: z.int().min(1),
-    previous_hash: hashText,
-    hash: hashText,
-    key: z.object({ key_id: z.string() }).optional(),
-  }),
-});
-type ReadEvent = z.infer<typeof eventShape>;
-
-function parseEvent(text: string): ReadEvent | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-  // The value itself, since what is parsed by a shape has lost the other fields, which are hashed as well.
-  return isEvent(value) ? value : undefined;
-}
-
-function isEvent(value: unknown): value is ReadEvent {
-  return eventShape.safeParse(value).success;
-}
-
-function whatIsAltered(event: ReadEvent, text: string): string | undefined {
-  try {
-    if (canonicalJson(event) !== text) return 'its text is not in canonical form: it was written anew';
-    if (hashOf(event) !== event.data.hash) return 'its content does not have the hash that it states';
-  } catch {
-    return 'its content has no canonical form';
-  }
-  return undefined;
-}
-
 function whatContradicts(
   claims: Claims,
   { id, type, subject, time, data }: ReadEvent,
@@ -376,6 +332,7 @@ function whatContradicts(
     return { kind: 'order', message: `it lies in the place of event ${claims.sequence}` };
   }
   const keyId = data.key?.key_id;
+  const previousKeyId = data.previous_key?.key_id ?? '';
   if (subject !== (keyId === undefined ? organization : `${organization}/${keyId}`)) {
     return { kind: 'misplaced', message: 'its subject names something else than its data' };
   }
@@ -383,7 +340,8 @@ function whatContradicts(
     (claims.organization ?? organization) !== organization ||
     (claims.hash ?? data.hash) !== data.hash ||
     (claims.eventId ?? id) !== id ||
-    (claims.keyId ?? keyId) !== keyId ||
+    (claims.keyId ?? keyId ?? '') !== (keyId ?? '') ||
+    (claims.previousKeyId ?? previousKeyId) !== previousKeyId ||
     (claims.type ?? type) !== type ||
     (claims.time !== undefined && claims.time.getTime() !== Date.parse(time));
   return contradicts ? { kind: 'misplaced', message: 'it is kept under something else than it says' } : undefined;

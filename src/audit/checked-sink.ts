@@ -1,0 +1,189 @@
+/**
+ * A store that was put back to an earlier state accepts keys that were revoked since. The sink still tells of them: so a
+ * start compares the store with what the sink holds beyond the position that the store remembers, and publishes nothing
+ * before that has been done.
+ */
+import type { Logger } from 'pino';
+
+import { type Clock, Deadline } from '../keys/clock.js';
+import type { AuditEvent } from '../keys/event.js';
+import type { OrganizationRef } from '../keys/organization.js';
+import { Bell } from './bell.js';
+import { findLost, type Found } from './find-lost.js';
+import type { Outbox } from './outbox.js';
+import type { EventStore } from './read-store.js';
+import { type AuditSink, type ReadableSink, SinkFault } from './sink.js';
+import { within } from './within.js';
+
+/** The sink has events that the store lacks. Waiting does not mend it, and the store must not be served from. */
+export class StoreBehind extends Error {
+  override readonly name = 'StoreBehind';
+
+  constructor(sink: string, { organizations }: Pick<Found, 'organizations'>) {
+    const events = organizations.reduce((sum, { count }) => sum + count, 0);
+    super(
+      `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')} that ` +
+        'the store lacks: it was put back to an earlier state, and may accept keys that were revoked since; ' +
+        'keyreeve reconcile says what is missing, and with --apply revokes them again',
+    );
+  }
+}
+
+export interface CheckedSink {
+  /** Takes nothing before the store is known to have all that the sink holds. */
+  readonly sink: AuditSink;
+  /** Rejects with `StoreBehind` where a check that had to wait for the sink finds that out. Never resolves. */
+  readonly broken: Promise<never>;
+}
+
+export interface CheckedSinkParts {
+  readonly sink: ReadableSink;
+  readonly store: Pick<EventStore, 'listEvents'> & { readonly outbox: Pick<Outbox, 'positions' | 'remember'> };
+  /** The installation's: events of others are not looked for. */
+  readonly source: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+const TRY_AGAIN_MS = 5000;
+const TELL_MS = 5000;
+
+/**
+ * Checks the store against the sink. Where the sink does not answer, that is done as soon as it does.
+ * @throws StoreBehind, StoreFault, or a SinkFault that waiting does not mend
+ */
+export async function openCheckedSink(parts: CheckedSinkParts): Promise<CheckedSink> {
+  const sink = new Checked(parts);
+  try {
+    await sink.open();
+  } catch (error) {
+    await sink[Symbol.asyncDispose]();
+    throw error;
+  }
+  return { sink, broken: sink.broken };
+}
+
+class Checked implements AuditSink {
+  readonly broken: Promise<never>;
+  readonly #parts: CheckedSinkParts;
+  readonly #bell = new Bell();
+  #break: (error: StoreBehind) => void = () => undefined;
+  #state: 'unchecked' | 'good' | 'behind' = 'unchecked';
+  #checking: Promise<void> | undefined;
+  #later = Promise.resolve();
+  #over = false;
+
+  constructor(parts: CheckedSinkParts) {
+    this.#parts = parts;
+    this.broken = new Promise((_, reject) => {
+      this.#break = reject;
+    });
+    // Whoever awaits it learns of it; while nobody does, the rejection of `open` tells the same.
+    this.broken.catch(() => undefined);
+  }
+
+  get name(): string {
+    return this.#parts.sink.name;
+  }
+
+  get batchBytesMax(): number {
+    return this.#parts.sink.batchBytesMax;
+  }
+
+  laneOf(organization: OrganizationRef): number {
+    return this.#parts.sink.laneOf(organization);
+  }
+
+  async open(): Promise<void> {
+    try {
+      if (this.#parts.sink.answered) await this.#check();
+    } catch (error) {
+      if (!(error instanceof SinkFault) || error.kind === 'refused') throw error;
+      this.#parts.log.error(
+        { err: error },
+        'audit check: the sink does not answer; nothing is published until it does',
+      );
+    }
+    if (this.#state === 'unchecked') this.#later = this.#checkLater();
+  }
+
+  async publish(lane: number, events: readonly AuditEvent[], timeoutMs: number): Promise<number> {
+    const deadline = Deadline.after(timeoutMs, this.#parts.clock);
+    if (this.#state !== 'good') await within(timeoutMs, this.#check());
+    return this.#parts.sink.publish(lane, events, deadline.remainingMs());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#over = true;
+    this.#bell.ring();
+    await Promise.all([this.#parts.sink[Symbol.asyncDispose](), this.#later]);
+  }
+
+  /** Without it, a replica that has nothing to publish would go on serving from a store that was put back. */
+  async #checkLater(): Promise<void> {
+    for (;;) {
+      await this.#bell.rest(TRY_AGAIN_MS);
+      if (this.#over || this.#state !== 'unchecked') return;
+      await this.#check().catch((error: unknown) => {
+        this.#parts.log.debug({ err: error }, 'audit check: not possible yet');
+      });
+    }
+  }
+
+  /** Lanes that ask at the same time share one. */
+  #check(): Promise<void> {
+    if (this.#state === 'behind') return Promise.reject(new SinkFault('refused', 'the store lacks events of the sink'));
+    if (this.#state === 'good') return Promise.resolve();
+    this.#checking ??= this.#compare().finally(() => {
+      this.#checking = undefined;
+    });
+    return this.#checking;
+  }
+
+  async #compare(): Promise<void> {
+    const { sink, store, source, clock, log } = this.#parts;
+    // Before the sink's ends are asked for: another replica may publish meanwhile, and a position beyond an end counts
+    // as none.
+    const positions = await store.outbox.positions(sink.name);
+    const { entries, ends, isEmpty } = await sink.readFrom(positions);
+    if (!isEmpty) {
+      const found = await findLost(this.#untilOver(entries), store, { source, clock, onProgress: this.#teller() });
+      if (found.unreadable > 0) {
+        log.warn(
+          { count: found.unreadable },
+          'audit check: some of what the sink holds are no events, or were altered',
+        );
+      }
+      if (found.organizations.length > 0) {
+        this.#state = 'behind';
+        const behind = new StoreBehind(sink.name, found);
+        this.#break(behind);
+        throw behind;
+      }
+      if (found.events > 1) log.info({ events: found.events }, 'audit check: the store has all that was published');
+    }
+    await store.outbox.remember([...ends].map(([lane, end]) => ({ sink: sink.name, lane, end })));
+    this.#state = 'good';
+  }
+
+  async *#untilOver<T>(entries: AsyncIterable<T>): AsyncGenerator<T> {
+    for await (const entry of entries) {
+      if (this.#over) throw new SinkFault('unavailable', 'the sink is closed');
+      yield entry;
+    }
+  }
+
+  #teller() {
+    const { clock, log } = this.#parts;
+    let toldMs = clock.monotonicMs();
+    return (progress: { readonly events: number; readonly share?: number }) => {
+      if (clock.monotonicMs() - toldMs < TELL_MS) return;
+      toldMs = clock.monotonicMs();
+      log.info(progress, 'audit check: reading what was published since the last position that is remembered');
+    };
+  }
+}
+
+function times(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
