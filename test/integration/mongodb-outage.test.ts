@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 
 import type { Deadline } from '../../src/keys/clock.js';
+import type { Digest } from '../../src/keys/key.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Store } from '../../src/store/port.js';
 import { call } from '../support/call.js';
@@ -22,14 +23,24 @@ afterAll(() => mongod[Symbol.asyncDispose]());
 function calls(store: Store, digest: Uint8Array): [string, (deadline: Deadline) => Promise<unknown>][] {
   const keyQuery = { types: [], states: ['ACTIVE'] as const, at: new Date(), limit: 10 };
   const facts = { name: 'shop', kind: 'bearer', prefix: '', bodyLength: 49, uniqueNames: false } as const;
+  const budget = { lineageId: 'key_1', windowMs: 60_000, limit: 100 };
+  const bare: Digest = { algorithm: 'sha256', pepperVersion: 0, bytes: digest };
   return [
     ['change', (deadline) => create(store, { deadline })],
     ['change of another', (deadline) => create(store, { organization: { ...acme, organizationId: 'b' }, deadline })],
     ['findByDigest', (deadline) => store.findByDigest('shop', digest, deadline)],
+    ['findOrganization', (deadline) => store.findOrganization(acme, deadline)],
     ['selectKeys', (deadline) => store.selectKeys(acme, { by: 'name', name: 'ci' }, deadline)],
     ['listKeys', (deadline) => store.listKeys(acme, keyQuery, deadline)],
     ['countExpired', (deadline) => store.countExpired(acme, new Date(), deadline)],
     ['listEvents', (deadline) => store.listEvents(acme, { types: [], afterSequence: 0, limit: 1 }, deadline)],
+    ['recordUses', (deadline) => store.recordUses(new Map([['key_1', new Date()]]), deadline)],
+    ['moveDigest', (deadline) => store.moveDigest('key_1', bare, { ...bare, pepperVersion: 1 }, deadline)],
+    ['countDigests', (deadline) => store.countDigests(deadline)],
+    ['takeBudget', (deadline) => store.takeBudget({ ...budget, want: 1 }, deadline)],
+    ['readBudget', (deadline) => store.readBudget(budget, deadline)],
+    ['pepperFingerprints', (deadline) => store.pepperFingerprints(deadline)],
+    ['rememberPeppers', (deadline) => store.rememberPeppers(new Map([[1, '0'.repeat(64)]]), deadline)],
     ['keyspaceFacts', (deadline) => store.keyspaceFacts(deadline)],
     ['rememberKeyspaces', (deadline) => store.rememberKeyspaces([facts], deadline)],
     ['ping', (deadline) => store.ping(deadline)],
@@ -103,7 +114,7 @@ test('a killed primary answers UNAVAILABLE, and what was committed is there when
   expect(await endings(store, digest, 500)).toEqual(allUnavailable(store));
   await mongod.restart();
   const found = await store.findByDigest('shop', digest, within(10_000));
-  expect(found?.digest.bytes).toEqual(new Uint8Array(digest));
+  expect(found?.key.digest.bytes).toEqual(new Uint8Array(digest));
   await createdDigest(store);
 });
 

@@ -1,11 +1,12 @@
 /** What the driver must be told, or not trusted with, when a real server fails in the middle of a change. */
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Store } from '../../src/store/port.js';
-import { acme } from '../support/domain.js';
+import { acme, aKey } from '../support/domain.js';
 import { type FailingMongod, startFailingMongod } from '../support/mongod-process.js';
 import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+import { toPut } from '../support/store-calls.js';
 
 let mongod: FailingMongod;
 beforeAll(async () => {
@@ -133,3 +134,100 @@ test('a rule that throws changes nothing, and its error comes out as it is', asy
   for await (const { organizationId } of store.organizations()) expect.fail(`${organizationId} was written`);
   expect(await create(store)).toMatchObject({ replayed: false });
 });
+
+const budget = { lineageId: 'key_1', windowMs: 60_000, limit: 100, want: 10 };
+
+test.each([
+  ['the connection breaks before it is carried out', { closeConnection: true }],
+  ['the primary steps down meanwhile', { errorCode: 11602, errorLabels: ['RetryableWriteError'] }],
+  [
+    'it is carried out and its majority is not confirmed',
+    { writeConcernError: { code: 91, errmsg: 'x', errorLabels: ['RetryableWriteError'] } },
+  ],
+  ['another opened the window at the same moment', duplicateOf({ _id: 1 })],
+])('what is taken from a budget is taken once: %s', async (_, how) => {
+  await using store = await openStore();
+  await store.takeBudget(budget, within(5000));
+  await mongod.fail(['findAndModify'], 1, how);
+  expect(await store.takeBudget(budget, within(5000))).toMatchObject({ taken: 10, left: 80 });
+  expect(await store.readBudget(budget, within(5000))).toMatchObject({ left: 80 });
+});
+
+test('what a majority has not confirmed is not given out, and not given back either', async () => {
+  await using store = await openStore();
+  await mongod.fail(['findAndModify'], 1000, { writeConcernError: { code: 64, errmsg: 'x' } });
+  await expect(store.takeBudget(budget, within(2000))).rejects.toMatchObject({ kind: 'unavailable' });
+  await mongod.recover();
+  const read = () => store.readBudget(budget, within(5000));
+  // As soon as the majority has it.
+  await vi.waitFor(async () => expect(await read()).toMatchObject({ left: 90 }), 15_000);
+});
+
+test('bookkeeping waits until a majority of the members has it in its journal', async () => {
+  await using store = await openStore();
+  const created = await create(store);
+  if (isRefusal(created)) throw new Error(created.refused);
+  const { keyId, digest } = created.key;
+  const pending = await store.outbox.pending(1);
+  const calls: Record<string, () => Promise<unknown>> = {
+    takeBudget: () => store.takeBudget(budget, within(5000)),
+    recordUses: () => store.recordUses(new Map([[keyId, new Date()]]), within(5000)),
+    moveDigest: () => store.moveDigest(keyId, digest, { ...digest, pepperVersion: 1 }, within(5000)),
+    rememberPeppers: () => store.rememberPeppers(new Map([[1, '0'.repeat(64)]]), within(5000)),
+    markPublished: () => store.outbox.markPublished(pending, { sink: 'file', lane: 0, end: 9 }),
+  };
+  const durable = { writeConcern: expect.objectContaining({ w: 'majority', j: true }) as unknown };
+  for (const [name, call] of Object.entries(calls)) {
+    const writes = (await mongod.logged(call)).filter((command) => 'update' in command || 'findAndModify' in command);
+    expect(writes.length, name).toBeGreaterThan(0);
+    for (const write of writes) expect(write, name).toMatchObject(durable);
+  }
+});
+
+test('a sink is not said to have come further than events are marked', async () => {
+  await using store = await openStore();
+  await create(store);
+  const [event] = await store.outbox.pending(1);
+  if (!event) throw new Error('nothing is pending');
+  await mongod.fail(['update'], 1, { errorCode: 50 });
+  const marking = store.outbox.markPublished([event], { sink: 'file', lane: 0, end: 9 });
+  await expect(marking).rejects.toMatchObject({ kind: 'unavailable' });
+  expect(await store.outbox.positions('file')).toEqual(new Map());
+  expect(await store.outbox.pending(1)).toEqual([event]);
+});
+
+test('a digest that turns out to be taken, and was not seen to be, makes the rule run again', async () => {
+  await using store = await openStore();
+  const wanted = aKey();
+  const importing = (digests: Uint8Array[]) => {
+    let runs = 0;
+    return store
+      .change(
+        { organization: acme, digests },
+        ({ organization }) => {
+          runs += 1;
+          return toPut([wanted], organization.sequence);
+        },
+        within(5000),
+      )
+      .then(() => runs);
+  };
+  const taken = duplicateOf({ keyspace: 1, digest: 1 });
+  await mongod.fail(['insert'], 1, taken);
+  // Who did not ask for it decided without it.
+  await expect(importing([])).rejects.toThrow('a change contradicts what is stored: keyspace, digest must be unique');
+  await mongod.fail(['insert'], 1, taken);
+  expect(await importing([aKey().digest.bytes, wanted.digest.bytes])).toBe(2);
+  // Seen, and put nevertheless.
+  const again = store.change(
+    { organization: acme, digests: [wanted.digest.bytes] },
+    ({ organization }) => toPut([aKey({ digest: wanted.digest })], organization.sequence),
+    within(5000),
+  );
+  await expect(again).rejects.toThrow('a change contradicts what is stored');
+});
+
+/** How a statement fails that would write a second document with these fields. */
+function duplicateOf(keyPattern: Record<string, 1>): Record<string, unknown> {
+  return { errorCode: 11000, errorExtraInfo: { keyPattern, keyValue: {} } };
+}
