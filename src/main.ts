@@ -3,10 +3,11 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import process from 'node:process';
 
+import { openCheckedSink } from './audit/checked-sink.js';
 import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
 import { openKafkaSink } from './audit/kafka-sink.js';
 import { startRelay } from './audit/relay.js';
-import type { AuditSink } from './audit/sink.js';
+import type { ReadableSink } from './audit/sink.js';
 import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
@@ -41,7 +42,7 @@ const START_MS_MAX = 10_000;
 export interface Assembly {
   readonly clock: Clock;
   readonly openStore: (settings: Settings, clock: Clock, log: Log) => Promise<Store>;
-  readonly openSink: (settings: Settings, log: Log) => Promise<AuditSink>;
+  readonly openSink: (settings: Settings, log: Log) => Promise<ReadableSink>;
 }
 
 export const assembly: Assembly = { clock: systemClock, openStore, openSink };
@@ -70,7 +71,9 @@ export async function start(
   await using store = await opened(() => openStore(settings, clock, log));
   await opened(() => checkKeyspaces(store, keyspaces, clock));
   await opened(() => checkPeppers(store, peppers, clock, log));
-  const sink = await opened(() => openSink(settings, log));
+  const readable = await opened(() => openSink(settings, log));
+  const source = sourceOf(settings.installation);
+  const { sink, broken } = await opened(() => openCheckedSink({ sink: readable, store, source, clock, log }));
   const backlogMax = settings.auditBacklogMax;
   await using beside = sideBySide({
     relay: await startRelay({ outbox: store.outbox, sink, backlogMax, clock, log }),
@@ -91,7 +94,7 @@ export async function start(
   if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
   // Until here a signal ends the process at once: nobody is served yet.
-  log.info({ signal: await stopSignal() }, 'stopping');
+  log.info({ signal: await Promise.race([stopSignal(), opened(() => broken)]) }, 'stopping');
 }
 
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
@@ -108,7 +111,7 @@ async function openStore({ store, installation }: Settings, clock: Clock, log: L
   }
 }
 
-async function openSink({ auditSink }: Settings, log: Log): Promise<AuditSink> {
+async function openSink({ auditSink }: Settings, log: Log): Promise<ReadableSink> {
   switch (auditSink.kind) {
     case 'file':
       return openFileSink(join(auditSink.dataDir, AUDIT_FILE), log);

@@ -157,6 +157,7 @@ class Checked implements AuditSink {
       if (found.organizations.length > 0) {
         this.#state = 'behind';
         const behind = new StoreBehind(sink.name, found);
+        log.error({ err: behind }, 'audit check: the store must not be served from, this replica ends');
         this.#break(behind);
         throw behind;
       }
