@@ -10,6 +10,7 @@ import { addCallersToken } from './commands/callers-token.js';
 import { addConfigCheck } from './commands/config-check.js';
 import { addKeysCreate } from './commands/keys-create.js';
 import { addKeysGet } from './commands/keys-get.js';
+import { addKeysImport } from './commands/keys-import.js';
 import { addKeysList } from './commands/keys-list.js';
 import { addKeysRevoke } from './commands/keys-revoke.js';
 import { addKeysRotate } from './commands/keys-rotate.js';
@@ -59,6 +60,7 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
   addKeysUpdate(keys, terminal);
   addKeysRotate(keys, terminal);
   addKeysRevoke(keys, terminal);
+  addKeysImport(keys, terminal, end);
   addKeysVerify(keys, terminal, end);
 
   const organizations = program.command('organizations').description('show, change and suspend the owners of keys');

@@ -15,6 +15,11 @@ export function printableJson(value: unknown): string {
   );
 }
 
+/** The same on one line: one of JSON Lines. */
+export function printableJsonLine(value: unknown): string {
+  return JSON.stringify(value).replace(UNPRINTABLE, toJsonEscapes);
+}
+
 function toJsonEscapes(character: string): string {
   return Array.from({ length: character.length }, (_, index) => {
     return `\\u${character.charCodeAt(index).toString(16).padStart(4, '0')}`;

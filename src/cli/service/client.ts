@@ -38,6 +38,8 @@ export class ServiceClient implements Disposable {
     this.#client = new Client(`dns:///${formatAddress(connection.address)}`, toCredentials(connection.security), {
       'grpc.service_config': JSON.stringify(SERVICE_CONFIG),
       'grpc.primary_user_agent': 'keyreeve-cli',
+      // A command that waits for the service to come back must not wait minutes after that.
+      'grpc.max_reconnect_backoff_ms': 2000,
       // A proxy that the environment names for the outside cannot reach this machine's own loopback.
       ...(isLoopback(connection.address) && { 'grpc.enable_http_proxy': 0 }),
     });

@@ -81,9 +81,11 @@ const HINTS = {
   CALLER_UNKNOWN: 'set KEYREEVE_TOKEN or use --token-file; keyreeve callers token makes one',
 } as const;
 
-function exitCodeOf(code: status, reason: string | undefined): ExitCode {
+/** By a status and, where the service gave one, its reason. A service of a later version may know more statuses. */
+export function exitCodeOf(code: number, reason: string | undefined): ExitCode {
   if (reason === 'OVERLOADED') return exitCodes.unavailable;
-  return reason === 'ETAG_MISMATCH' ? exitCodes.refused : EXIT_CODES[code];
+  if (reason === 'ETAG_MISMATCH') return exitCodes.refused;
+  return (EXIT_CODES as Partial<Record<number, ExitCode>>)[code] ?? exitCodes.internal;
 }
 
 function hintOf(code: status, reason: string | undefined, { server }: CallContext): string | undefined {
