@@ -103,8 +103,7 @@ export function toCommit(state: OrganizationState, change: Change<unknown>, sour
   const places = change.put.reduce((sum, { before, after }) => sum + place(after) - (before ? place(before) : 0), 0);
   return {
     organization: {
-      ...sealed.head,
-      ...(change.settings && withSettings(sealed.head, change.settings)),
+      ...(change.settings ? withSettings(sealed.head, change.settings) : sealed.head),
       keyCount: organization.keyCount + places,
       revision: organization.revision + 1,
     },
