@@ -151,6 +151,7 @@ export function judgeLosses(
 /** Those that the store still lacks; undefined where they do not link to its head, or not to one another. */
 function follow(head: Organization, lost: readonly LostEvent[]): readonly LostEvent[] | undefined {
   const lacking = lost.filter(({ event }) => event.sequence > head.sequence);
+  if (lost.some(({ event }) => event.sequence === head.sequence && event.hash !== head.hash)) return undefined;
   let last: { readonly sequence: number; readonly hash: string } = head;
   for (const { event, previousHash } of lacking) {
     if (event.sequence !== last.sequence + 1 || previousHash !== last.hash) return undefined;
