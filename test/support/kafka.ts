@@ -45,18 +45,24 @@ export interface OwnKafka extends OwnServer {
   readonly brokers: string[];
 }
 
+export interface KafkaOptions {
+  /** Told the broker's port before it starts; answers the one that clients are to connect to in its place. */
+  readonly advertise?: (port: number) => Promise<number>;
+}
+
 /**
  * Starts a broker that is its own controller; resolves once it answers.
  * @throws NoServer where there is no Kafka to start
  * @throws Error with the end of the broker's log where it does not come up
  */
-export async function startKafka(): Promise<OwnKafka> {
+export async function startKafka({ advertise }: KafkaOptions = {}): Promise<OwnKafka> {
   const { java, classPath } = await getKafka();
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-kafka-'));
   const log = join(folder.path, 'kafka.log');
   const properties = join(folder.path, 'server.properties');
   const port = await freePort();
-  const brokers = [`127.0.0.1:${port}`];
+  const advertised = advertise ? await advertise(port) : port;
+  const brokers = [`127.0.0.1:${advertised}`];
   const jvm = [...jvmFlags, '-cp', classPath];
   let child: ChildProcess | undefined;
 
@@ -68,7 +74,7 @@ export async function startKafka(): Promise<OwnKafka> {
         ...brokerSettings,
         'controller.quorum.voters': `1@${controller}`,
         listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://${controller}`,
-        'advertised.listeners': `PLAINTEXT://127.0.0.1:${port}`,
+        'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertised}`,
         'log.dirs': join(folder.path, 'data'),
       }),
     );

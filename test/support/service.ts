@@ -30,6 +30,15 @@ export interface Service extends AsyncDisposable {
   /** As a crash ends it: SIGKILL. */
   kill(): Promise<void>;
   restart(): Promise<void>;
+  /** Writes a line to its standard input. */
+  tell(line: string): void;
+  /** Resolves once the process has ended, however that comes about. */
+  ended(): Promise<void>;
+}
+
+export interface ServiceOptions {
+  /** What node runs in the place of the built command. */
+  readonly program?: readonly string[];
 }
 
 /** Where and how the service runs, beyond the defaults. */
@@ -39,7 +48,10 @@ export type ServiceSettings = Readonly<Record<`KEYREEVE_${string}`, string>>;
  * Starts the built service on a free port with a new data folder; resolves once it serves.
  * @throws Error with what it printed where it does not come up
  */
-export async function startService(settings: ServiceSettings = {}): Promise<Service> {
+export async function startService(
+  settings: ServiceSettings = {},
+  { program = [COMMAND, 'serve'] }: ServiceOptions = {},
+): Promise<Service> {
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-service-'));
   const dataDir = join(folder.path, 'data');
   const output: string[] = [];
@@ -48,10 +60,12 @@ export async function startService(settings: ServiceSettings = {}): Promise<Serv
   let clients: { keys: KeyServiceClient; audit: AuditServiceClient } | undefined;
 
   async function start(): Promise<void> {
-    child = spawn(process.execPath, [COMMAND, 'serve'], {
+    child = spawn(process.execPath, program, {
       env: { PATH: process.env.PATH, KEYREEVE_LISTEN: listen, KEYREEVE_DATA_DIR: dataDir, ...settings },
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['pipe', 'pipe', 'pipe'],
     });
+    // It may be gone before it has read everything.
+    child.stdin?.on('error', () => undefined);
     if (child.pid !== undefined) {
       const guarded = guard({ pid: child.pid });
       child.once('exit', () => guarded.release());
@@ -65,6 +79,7 @@ export async function startService(settings: ServiceSettings = {}): Promise<Serv
   async function end(signal: 'SIGTERM' | 'SIGKILL'): Promise<number | string> {
     const ending = running();
     if (ending.exitCode !== null) return ending.exitCode;
+    if (ending.signalCode !== null) return ending.signalCode;
     const exited = once(ending, 'exit') as Promise<[number | null, string | null]>;
     ending.kill(signal);
     const [code, signalName] = await exited;
@@ -105,6 +120,11 @@ export async function startService(settings: ServiceSettings = {}): Promise<Serv
       await end('SIGKILL');
     },
     restart: start,
+    tell: (line) => void running().stdin?.write(`${line}\n`),
+    async ended() {
+      const ending = running();
+      if (ending.exitCode === null && ending.signalCode === null) await once(ending, 'exit');
+    },
     async [Symbol.asyncDispose]() {
       clients?.keys.close();
       clients?.audit.close();

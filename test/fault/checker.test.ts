@@ -1,0 +1,349 @@
+/** Of each kind of violation a history that has it, and one of which nothing is wrong. */
+import { expect, test } from 'vitest';
+
+import type { Entry } from '../../src/audit/verify-chain.js';
+import { canonicalJson, type CloudEvent, hashOf } from '../../src/keys/chain.js';
+import type { Operation } from '../support/history.js';
+import { check, type Evidence, type StoredKey, type ViolationKind, VIOLATIONS } from './checker.js';
+
+const ORGANIZATION = 'hygiara/acme';
+
+/** Two keys are made, the first is verified, revoked and verified again, the second is rotated. */
+interface World {
+  history: Operation[];
+  keys: StoredKey[];
+  decisions: Map<number, string>;
+  events: CloudEvent[];
+  /** What becomes of the events' texts on their way. */
+  published: (texts: string[]) => string[];
+  keyLimit: number;
+}
+
+function soundWorld(): World {
+  return {
+    history: [
+      create(1, 'r1', 'one', { keyId: key(1), credential: 0, replayed: false }),
+      create(2, 'r2', 'two', { keyId: key(2), credential: 1, replayed: false }),
+      create(3, 'r2', 'two', { keyId: key(2), replayed: true }),
+      verify(4, 1, 0, 'VALID'),
+      { ...timed(5), op: 'revoke', organization: ORGANIZATION, request: 'r3', keyId: key(1), outcome: complete() },
+      verify(6, 1, 0, 'REVOKED'),
+      {
+        ...timed(7),
+        op: 'rotate',
+        organization: ORGANIZATION,
+        request: 'r4',
+        keyId: key(2),
+        outcome: { ...complete(), keyId: key(3), credential: 2, replayed: false },
+      },
+      { ...verify(8, 3, 2, 'VALID'), outcome: rated('VALID', 1) },
+      { ...verify(9, 3, 2, 'RATE_LIMITED'), outcome: rated('RATE_LIMITED', 0) },
+      { ...create(10, 'r2', 'other'), outcome: { kind: 'refused', reason: 'REQUEST_ID_REUSED' } },
+      { ...create(11, 'r5', 'three'), outcome: { kind: 'unknown', reason: 'UNAVAILABLE' } },
+    ],
+    keys: [
+      stored(1, 'one', { state: 'REVOKED' }),
+      stored(2, 'two', { state: 'REVOKED', supersededBy: key(3) }),
+      stored(3, 'two', { rotatedFrom: key(2) }),
+    ],
+    decisions: new Map([
+      [0, 'REVOKED'],
+      [1, 'REVOKED'],
+      [2, 'RATE_LIMITED'],
+    ]),
+    events: [
+      event('key.created', 1, { request_id: 'r1' }),
+      event('key.created', 2, { request_id: 'r2' }),
+      event('key.revoked', 1, { request_id: 'r3' }),
+      event('key.rotated', 3, {
+        request_id: 'r4',
+        previous_key: { ...keyJson(2), before: { state: 'ACTIVE' }, after: { state: 'REVOKED' } },
+      }),
+    ],
+    // The relay repeats what it is unsure of.
+    published: (texts) => [...texts.slice(0, 2), ...texts],
+    keyLimit: 2,
+  };
+}
+
+test('nothing is named a violation where everything happened as it was answered', async () => {
+  const { violations, figures } = await check(toEvidence(soundWorld()));
+  expect(violations).toEqual([]);
+  expect(figures).toEqual({
+    acknowledged: { create: 3, verify: 4, revoke: 1, rotate: 1 },
+    refused: 1,
+    unknown: 1,
+    lost: 0,
+    repeated: 2,
+    outOfOrder: 0,
+    events: 4,
+  });
+});
+
+test('what a client was not told of counts as possible, be it done or not', async () => {
+  const world = soundWorld();
+  world.history.push(revokeUnknown(12, 3), verify(13, 3, 2, 'VALID'), verify(14, 3, 2, 'REVOKED'));
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+  world.decisions.set(2, 'REVOKED');
+  world.keys[2] = stored(3, 'two', { rotatedFrom: key(2), state: 'REVOKED' });
+  world.events.push(event('key.revoked', 3));
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+});
+
+const cases: { kind: ViolationKind; what: string; break: (world: World) => void }[] = [
+  {
+    kind: 'lost-key',
+    what: 'an acknowledged key is not stored',
+    break: (world) => void world.keys.pop(),
+  },
+  {
+    kind: 'not-valid',
+    what: 'a credential that nobody ended does not verify at the end',
+    break: (world) => void world.decisions.set(2, 'NOT_FOUND'),
+  },
+  {
+    kind: 'valid-after-revoke',
+    what: 'a verification that began after the revocation was answered is VALID',
+    break: (world) => void world.history.push(verify(12, 1, 0, 'VALID')),
+  },
+  {
+    kind: 'revocation-lost',
+    what: 'a key that was revoked is active at the end',
+    break: (world) => (world.keys[0] = stored(1, 'one')),
+  },
+  {
+    kind: 'revocation-lost',
+    what: 'a credential that was rotated away verifies at the end',
+    break: (world) => void world.decisions.set(1, 'VALID'),
+  },
+  {
+    kind: 'limit-exceeded',
+    what: 'there are more keys than the limit at the end',
+    break(world) {
+      world.keys.push(stored(4, 'four'), stored(5, 'five'));
+      world.events.push(event('key.created', 4), event('key.created', 5));
+    },
+  },
+  {
+    kind: 'limit-exceeded',
+    what: 'there were too many for a while, as the events have it',
+    break: (world) => (world.keyLimit = 1),
+  },
+  {
+    kind: 'limit-exceeded',
+    what: 'clients held more keys at once than the limit, whatever the events say',
+    break(world) {
+      world.keyLimit = 1;
+      world.events = [];
+      world.keys = [];
+    },
+  },
+  {
+    kind: 'second-key',
+    what: 'a repeat was answered with another key',
+    break: (world) => void world.history.push(create(12, 'r1', 'one', { keyId: key(3), replayed: true })),
+  },
+  {
+    kind: 'second-key',
+    what: 'two keys are stored that one request asked for',
+    break(world) {
+      world.keyLimit = 9;
+      world.keys.push(stored(4, 'one'));
+      world.events.push(event('key.created', 4));
+    },
+  },
+  {
+    kind: 'second-key',
+    what: 'two events tell of one request, though one of the keys was revoked since',
+    break(world) {
+      world.keys.push(stored(4, 'other', { state: 'REVOKED' }));
+      world.events.push(event('key.created', 4, { request_id: 'r1' }), event('key.revoked', 4));
+    },
+  },
+  {
+    kind: 'request-not-compared',
+    what: 'another request under the same id was answered',
+    break: (world) => void world.history.push(create(12, 'r1', 'other', { keyId: key(1), replayed: true })),
+  },
+  {
+    kind: 'wrong-denial',
+    what: 'a key was not found while the database was away',
+    break: (world) => void world.history.push(verify(12, 3, 2, 'NOT_FOUND')),
+  },
+  {
+    kind: 'wrong-denial',
+    what: 'a key was denied as revoked before anybody had asked for it',
+    break: (world) => void world.history.splice(3, 1, verify(4, 1, 0, 'REVOKED')),
+  },
+  {
+    kind: 'wrong-refusal',
+    what: 'a revocation was refused because the key could not be read',
+    break: (world) =>
+      void world.history.push({ ...revokeUnknown(12, 3), outcome: { kind: 'refused', reason: 'KEY_NOT_FOUND' } }),
+  },
+  {
+    kind: 'wrong-refusal',
+    what: 'a key was refused for a limit that was not reached',
+    break(world) {
+      world.keyLimit = 9;
+      world.history.push({ ...create(12, 'r9', 'nine'), outcome: { kind: 'refused', reason: 'KEY_LIMIT_REACHED' } });
+    },
+  },
+  {
+    kind: 'internal-error',
+    what: 'a caller was told of a defect',
+    break: (world) => void world.history.push({ ...create(12, 'r9', 'n'), outcome: unknown('INTERNAL') }),
+  },
+  {
+    kind: 'rate-exceeded',
+    what: 'a window admitted more than its limit',
+    break: (world) => void world.history.push({ ...verify(12, 3, 2, 'VALID'), outcome: rated('VALID', 0) }),
+  },
+  {
+    kind: 'event-missing',
+    what: 'the last event was never published',
+    break: (world) => (world.published = (texts) => texts.slice(0, -1)),
+  },
+  {
+    kind: 'event-missing',
+    what: 'an event in the middle was never published',
+    break: (world) => (world.published = (texts) => texts.toSpliced(1, 1)),
+  },
+  {
+    kind: 'event-missing',
+    what: 'a change made no event',
+    break: (world) => void world.events.splice(2, 1),
+  },
+  {
+    kind: 'event-twice',
+    what: 'a change made two events',
+    break: (world) => void world.events.push(event('key.revoked', 1)),
+  },
+  {
+    kind: 'event-without-change',
+    what: 'an event tells of a key that is not stored',
+    break: (world) => void world.events.push(event('key.created', 9)),
+  },
+  {
+    kind: 'event-without-change',
+    what: 'an event tells of a revocation that is not stored',
+    break: (world) => void world.events.push(event('key.revoked', 3)),
+  },
+  {
+    kind: 'event-disorder',
+    what: 'an event was published before the one that precedes it',
+    break: (world) => (world.published = ([a = '', b = '', c = '', d = '']) => [a, c, b, d]),
+  },
+  {
+    kind: 'chain-broken',
+    what: 'an event was altered',
+    break: (world) => (world.published = (texts) => texts.map((text) => text.replace('"r2"', '"r7"'))),
+  },
+  {
+    kind: 'chain-broken',
+    what: 'a repeat is not what came first',
+    break(world) {
+      const other = seal([event('key.created', 1, { request_id: 'r8' })]);
+      world.published = (texts) => [...texts, ...other.texts];
+    },
+  },
+];
+
+test.for(cases)('$kind is named where $what', async ({ kind, break: breakWorld }) => {
+  const world = soundWorld();
+  breakWorld(world);
+  const { violations } = await check(toEvidence(world));
+  expect(violations.map((violation) => violation.kind)).toContain(kind);
+});
+
+test('each kind of violation is tried', () => {
+  expect([...new Set(cases.map(({ kind }) => kind))].sort()).toEqual(Object.keys(VIOLATIONS).sort());
+});
+
+function toEvidence({ history, keys, decisions, events, published, keyLimit }: World): Evidence {
+  const { texts, head } = seal(events);
+  return {
+    history,
+    stored: { keys, heads: new Map([[ORGANIZATION, head]]), decisions },
+    published: published(texts).map((text, at): Entry => ({ text, position: `line ${at + 1}` })),
+    keyLimits: new Map([[ORGANIZATION, keyLimit]]),
+  };
+}
+
+/** Puts events into a chain. */
+function seal(events: readonly CloudEvent[]): { texts: string[]; head: { sequence: number; hash: string } } {
+  let head = { sequence: 0, hash: '0'.repeat(64) };
+  const texts = events.map((draft) => {
+    const data = { ...draft.data, sequence: head.sequence + 1, previous_hash: head.hash };
+    const sealed = { ...draft, data };
+    head = { sequence: data.sequence, hash: hashOf(sealed) };
+    return canonicalJson({ ...sealed, data: { ...data, hash: head.hash } });
+  });
+  return { texts, head };
+}
+
+function event(type: string, keyNumber: number, more: Partial<CloudEvent['data']> = {}): CloudEvent {
+  return {
+    specversion: '1.0',
+    id: `evt_${keyNumber}`,
+    source: 'urn:keyreeve:test',
+    type: `keyreeve.${type}`,
+    subject: `${ORGANIZATION}/${key(keyNumber)}`,
+    time: '2026-01-01T00:00:00.000Z',
+    datacontenttype: 'application/json',
+    data: {
+      keyspace: 'hygiara',
+      organization_id: 'acme',
+      sequence: 0,
+      previous_hash: '',
+      caller: 'local',
+      actor: { type: 'USER', id: 'ada' },
+      key: keyJson(keyNumber),
+      ...more,
+    },
+  };
+}
+
+function keyJson(number: number) {
+  return { key_id: key(number), name: 'n', type: '', display: '' };
+}
+
+function key(number: number): string {
+  return `key_${number}`;
+}
+
+function timed(n: number) {
+  return { n, startMs: n, endMs: n + 0.5, replica: 0 };
+}
+
+function create(n: number, request: string, name: string, answer?: object): Operation {
+  const outcome = answer ? { kind: 'acknowledged', ...answer } : unknown('UNAVAILABLE');
+  return { ...timed(n), op: 'create', organization: ORGANIZATION, request, name, outcome } as Operation;
+}
+
+function revokeUnknown(n: number, keyNumber: number): Operation {
+  const outcome = unknown('UNAVAILABLE');
+  return { ...timed(n), op: 'revoke', organization: ORGANIZATION, request: `x${n}`, keyId: key(keyNumber), outcome };
+}
+
+function verify(n: number, keyNumber: number, credential: number, decision: string) {
+  const outcome = { kind: 'acknowledged', decision } as const;
+  return { ...timed(n), op: 'verify', keyId: key(keyNumber), credential, outcome } as const;
+}
+
+function rated(decision: string, remaining: number) {
+  return { kind: 'acknowledged', decision, rate: { limit: 1, remaining, resetMs: 60_000 } } as const;
+}
+
+function complete() {
+  return { kind: 'acknowledged', complete: true } as const;
+}
+
+function unknown(reason: string) {
+  return { kind: 'unknown', reason } as const;
+}
+
+function stored(number: number, name: string, more: Partial<StoredKey> = {}): StoredKey {
+  const record = { organization: ORGANIZATION, keyId: key(number), name, state: 'ACTIVE' };
+  return { ...record, supersededBy: '', rotatedFrom: '', ...more };
+}

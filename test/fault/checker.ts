@@ -1,0 +1,517 @@
+/**
+ * Whether the service kept its promises: a recorded history, what is stored at the end and what was published are held
+ * against each other. No service is asked here. What a client was not told counts as possible, so whatever is named a
+ * violation is one.
+ */
+import { createHash } from 'node:crypto';
+
+import { type Entry, type FaultKind, verifyChain } from '../../src/audit/verify-chain.js';
+import type { Create, Operation, Revoke, Rotate, Verify } from '../support/history.js';
+
+export const VIOLATIONS = {
+  'lost-key': 'a key that was acknowledged is not stored',
+  'not-valid': 'a credential that was given out, and whose key nobody ended, does not verify at the end',
+  'valid-after-revoke': 'a verification that began after the acknowledgement of an end was VALID',
+  'revocation-lost': 'a key whose end was acknowledged is not revoked at the end',
+  'limit-exceeded': 'an organization had more keys than its limit',
+  'second-key': 'one request made two keys',
+  'request-not-compared': 'a request id was accepted again for another request',
+  'wrong-denial': 'a verification was denied, and nothing that was asked before justifies it',
+  'wrong-refusal': 'a call was refused, and nothing that was asked before justifies it',
+  'internal-error': 'a caller was told of a defect',
+  'rate-exceeded': 'a window admitted more requests than its limit',
+  'event-missing': 'a change has no event, or the event was not published',
+  'event-twice': 'a change has two events',
+  'event-without-change': 'an event tells of what is not stored',
+  'event-disorder': 'an event was published before one that precedes it',
+  'chain-broken': 'the chain of events does not hold together',
+} as const;
+export type ViolationKind = keyof typeof VIOLATIONS;
+
+export interface Violation {
+  readonly kind: ViolationKind;
+  readonly message: string;
+}
+
+export interface StoredKey {
+  /** `keyspace/organization_id`. */
+  readonly organization: string;
+  readonly keyId: string;
+  readonly name: string;
+  readonly state: string;
+  /** Empty: none. */
+  readonly supersededBy: string;
+  readonly rotatedFrom: string;
+}
+
+/** What was read after the last operation, when nothing was in anybody's way any more. */
+export interface Stored {
+  readonly keys: readonly StoredKey[];
+  /** Where each organization's chain ends. */
+  readonly heads: ReadonlyMap<string, { readonly sequence: number; readonly hash: string }>;
+  /** What became of each credential, by its index. */
+  readonly decisions: ReadonlyMap<number, string>;
+}
+
+export interface Evidence {
+  readonly history: readonly Operation[];
+  readonly stored: Stored;
+  /** In the order in which consumers receive it. */
+  readonly published: readonly Entry[];
+  /** By organization; absent: none. */
+  readonly keyLimits: ReadonlyMap<string, number>;
+}
+
+export interface Figures {
+  /** By operation. */
+  readonly acknowledged: Readonly<Record<string, number>>;
+  readonly refused: number;
+  readonly unknown: number;
+  /** Acknowledged changes that are not stored, and changes without a published event. */
+  readonly lost: number;
+  /** Messages beyond the first of an event, which consumers drop. */
+  readonly repeated: number;
+  readonly outOfOrder: number;
+  readonly events: number;
+}
+
+export interface Findings {
+  readonly violations: readonly Violation[];
+  readonly figures: Figures;
+}
+
+export async function check(evidence: Evidence): Promise<Findings> {
+  const violations = [
+    ...checkKeys(evidence),
+    ...checkEnds(evidence),
+    ...checkRequests(evidence),
+    ...checkAnswers(evidence),
+    ...checkLimits(evidence),
+    ...checkRates(evidence),
+    ...checkEvents(evidence),
+    ...(await checkChains(evidence)),
+  ];
+  return { violations, figures: figuresOf(evidence, violations) };
+}
+
+/** One line for each kind that was found, with its first messages. */
+export function describe({ violations }: Pick<Findings, 'violations'>): string {
+  const kinds = [...new Set(violations.map(({ kind }) => kind))];
+  return kinds
+    .map((kind) => {
+      const messages = violations.filter((one) => one.kind === kind).map(({ message }) => message);
+      return `${kind} (${VIOLATIONS[kind]}), ${messages.length} times:\n  ${messages.slice(0, 5).join('\n  ')}`;
+    })
+    .join('\n');
+}
+
+type Ending = Revoke | Rotate;
+
+/** What was asked that ends a key, if it happened: by the key. */
+function endingsOf(history: readonly Operation[]): Map<string, Ending[]> {
+  const endings = history.filter((one) => one.op === 'revoke' || one.op === 'rotate');
+  return groupBy(
+    endings.filter(({ outcome }) => outcome.kind !== 'refused'),
+    ({ keyId }) => keyId,
+  );
+}
+
+function isComplete({ outcome }: Ending): boolean {
+  return outcome.kind === 'acknowledged' && outcome.complete;
+}
+
+/** Operations that gave a key, and to which: creates and rotations that were acknowledged. */
+function issuesOf(history: readonly Operation[]) {
+  return history.flatMap((operation) =>
+    (operation.op === 'create' || operation.op === 'rotate') && operation.outcome.kind === 'acknowledged'
+      ? [{ operation, keyId: operation.outcome.keyId, credential: operation.outcome.credential }]
+      : [],
+  );
+}
+
+function* checkKeys({ history, stored }: Evidence): Generator<Violation> {
+  const keyIds = new Set(stored.keys.map(({ keyId }) => keyId));
+  const endings = endingsOf(history);
+  const told = new Set<string>();
+  for (const { operation, keyId, credential } of issuesOf(history)) {
+    if (!keyIds.has(keyId) && !told.has(keyId)) {
+      told.add(keyId);
+      yield { kind: 'lost-key', message: `${keyId}, which ${name(operation)} answered` };
+    }
+    if (credential === undefined || endings.has(keyId)) continue;
+    const decision = stored.decisions.get(credential);
+    if (decision === 'VALID' || decision === 'RATE_LIMITED') continue;
+    yield { kind: 'not-valid', message: `${keyId}, which ${name(operation)} answered, is ${decision ?? 'not judged'}` };
+  }
+}
+
+function* checkEnds({ history, stored }: Evidence): Generator<Violation> {
+  const states = new Map(stored.keys.map(({ keyId, state }) => [keyId, state]));
+  const verifications = groupBy(
+    history.filter((one) => one.op === 'verify'),
+    ({ keyId }) => keyId,
+  );
+  const credentials = new Map(
+    issuesOf(history).flatMap(({ keyId, credential }) => (credential === undefined ? [] : [[keyId, credential]])),
+  );
+  for (const [keyId, endings] of endingsOf(history)) {
+    const [first] = endings.filter(({ outcome }) => outcome.kind === 'acknowledged');
+    if (!first) continue;
+    const state = states.get(keyId);
+    const credential = credentials.get(keyId);
+    const decision = credential === undefined ? undefined : stored.decisions.get(credential);
+    if (state !== 'REVOKED' || decision === 'VALID') {
+      const how = decision === 'VALID' ? 'still verifies' : `is ${state ?? 'gone'}`;
+      yield { kind: 'revocation-lost', message: `${keyId}, which ${name(first)} ended, ${how}` };
+    }
+    const complete = endings.filter(isComplete);
+    const endMs = Math.min(...complete.map((ending) => ending.endMs));
+    const late = verifications.get(keyId)?.find((one) => one.startMs > endMs && decisionOf(one) === 'VALID');
+    const ending = complete.find((one) => one.endMs === endMs);
+    if (late && ending) {
+      const after = (late.startMs - endMs).toFixed(1);
+      yield { kind: 'valid-after-revoke', message: `${name(late)} for ${keyId}, ${after} ms after ${name(ending)}` };
+    }
+  }
+}
+
+function* checkRequests({ history, stored, published }: Evidence): Generator<Violation> {
+  const issuing = issuesOf(history);
+  const sameRequest = groupBy(issuing, ({ operation: { op, organization, request } }) =>
+    [op, organization, request].join(' '),
+  );
+  for (const [request, issues] of sameRequest) {
+    const bodies = new Set(issues.map(({ operation }) => bodyOf(operation)));
+    if (bodies.size > 1) {
+      yield { kind: 'request-not-compared', message: `${request} was accepted for ${[...bodies].join(' and ')}` };
+      continue;
+    }
+    const keyIds = new Set(issues.map(({ keyId }) => keyId));
+    if (keyIds.size > 1) yield { kind: 'second-key', message: `${request} answered ${[...keyIds].join(' and ')}` };
+  }
+  // A name is asked for under one request id only.
+  const created = stored.keys.filter(({ rotatedFrom }) => rotatedFrom === '');
+  for (const [key, keys] of groupBy(created, ({ organization, name }) => `${organization} ${name}`)) {
+    if (keys.length > 1) yield { kind: 'second-key', message: `${keys.length} keys ${key}` };
+  }
+  const byRequest = groupBy(
+    firstCopies(published).filter(({ data, type }) => data.request_id !== undefined && type.endsWith('.created')),
+    ({ organization, data }) => `${organization} ${data.request_id ?? ''}`,
+  );
+  for (const [request, events] of byRequest) {
+    if (events.length > 1) yield { kind: 'second-key', message: `${events.length} creations by ${request}` };
+  }
+}
+
+function bodyOf(operation: Create | Revoke | Rotate): string {
+  return operation.op === 'create' ? operation.name : operation.keyId;
+}
+
+/** Denials and refusals that an outage, and not a change, must have caused. */
+function* checkAnswers({ history, keyLimits }: Evidence): Generator<Violation> {
+  const endings = endingsOf(history);
+  const mayHaveEnded = (keyId: string, beforeMs: number) =>
+    endings.get(keyId)?.some(({ startMs }) => startMs < beforeMs) ?? false;
+  for (const operation of history) {
+    const { outcome } = operation;
+    if (outcome.kind === 'unknown' && outcome.reason === 'INTERNAL') {
+      yield { kind: 'internal-error', message: name(operation) };
+    }
+    if (operation.op === 'verify') {
+      const decision = decisionOf(operation);
+      if (decision === undefined || decision === 'VALID' || decision === 'RATE_LIMITED') continue;
+      if (decision === 'REVOKED' && mayHaveEnded(operation.keyId, operation.endMs)) continue;
+      yield { kind: 'wrong-denial', message: `${name(operation)} for ${operation.keyId}: ${decision}` };
+    } else if (outcome.kind === 'refused' && !isJustified(operation, outcome.reason)) {
+      yield { kind: 'wrong-refusal', message: `${name(operation)}: ${outcome.reason}` };
+    }
+  }
+
+  function isJustified(operation: Create | Revoke | Rotate, reason: string): boolean {
+    switch (reason) {
+      case 'KEY_REVOKED':
+      case 'KEY_SUPERSEDED':
+        return operation.op !== 'create' && mayHaveEnded(operation.keyId, operation.endMs);
+      case 'REQUEST_ID_REUSED':
+        return history.some(
+          (other) =>
+            other.op === operation.op &&
+            other.organization === operation.organization &&
+            other.request === operation.request &&
+            bodyOf(other) !== bodyOf(operation) &&
+            other.startMs < operation.endMs,
+        );
+      case 'KEY_LIMIT_REACHED':
+        return operation.op === 'create' && isPossiblyFull(operation);
+      default:
+        return false;
+    }
+  }
+
+  function isPossiblyFull({ organization, startMs, endMs }: Create): boolean {
+    const requests = new Set<string>();
+    const ended = new Set<string>();
+    const rotated = new Set<string>();
+    for (const other of history) {
+      if (other.op === 'verify' || other.organization !== organization || other.outcome.kind === 'refused') continue;
+      if (other.op === 'create' && other.startMs < endMs) requests.add(other.request);
+      if (other.op === 'rotate') rotated.add(other.keyId);
+      const acknowledged = other.outcome.kind === 'acknowledged' && other.endMs < startMs;
+      if (other.op === 'revoke' && acknowledged) ended.add(other.keyId);
+    }
+    // A key whose place another took gives none back.
+    for (const keyId of rotated) ended.delete(keyId);
+    return requests.size - ended.size >= (keyLimits.get(organization) ?? Number.POSITIVE_INFINITY);
+  }
+}
+
+function* checkLimits({ history, stored, published, keyLimits }: Evidence): Generator<Violation> {
+  const endings = endingsOf(history);
+  for (const [organization, limit] of keyLimits) {
+    const current = stored.keys.filter(
+      (key) => key.organization === organization && key.state !== 'REVOKED' && key.supersededBy === '',
+    );
+    if (current.length > limit) {
+      yield { kind: 'limit-exceeded', message: `${organization} has ${current.length} keys, ${limit} are allowed` };
+    }
+
+    // What clients know to have been there at one moment, whatever store and topic say.
+    const created = history.filter(
+      (one) => one.op === 'create' && one.organization === organization && one.outcome.kind === 'acknowledged',
+    );
+    for (const at of created) {
+      const alive = new Set<string>();
+      for (const { keyId, operation } of issuesOf(created)) {
+        if (operation.endMs > at.endMs) continue;
+        if (!endings.get(keyId)?.some(({ startMs }) => startMs < at.endMs)) alive.add(keyId);
+      }
+      if (alive.size <= limit) continue;
+      yield { kind: 'limit-exceeded', message: `${organization} had ${alive.size} keys when ${name(at)} was answered` };
+      break;
+    }
+
+    const keyIds = new Set<string>();
+    for (const event of firstCopies(published)) {
+      if (event.organization !== organization) continue;
+      for (const keyId of endedBy(event)) keyIds.delete(keyId);
+      const made = madeBy(event);
+      if (made !== undefined) keyIds.add(made);
+      if (keyIds.size <= limit) continue;
+      yield { kind: 'limit-exceeded', message: `${organization} had ${keyIds.size} keys at event ${event.sequence}` };
+      break;
+    }
+  }
+}
+
+/** Answers about one window name the same end, but for what a clock may be off between two of them. */
+const RESET_FUZZ_MS = 10_000;
+
+function* checkRates({ history }: Evidence): Generator<Violation> {
+  const admitted = history.flatMap((one) =>
+    one.op === 'verify' && one.outcome.kind === 'acknowledged' && one.outcome.decision === 'VALID' && one.outcome.rate
+      ? [{ keyId: one.keyId, ...one.outcome.rate }]
+      : [],
+  );
+  for (const [keyId, answers] of groupBy(admitted, (one) => one.keyId)) {
+    let window = { resetMs: Number.NEGATIVE_INFINITY, count: 0 };
+    for (const { resetMs, limit } of answers.sort((a, b) => a.resetMs - b.resetMs)) {
+      window =
+        resetMs - window.resetMs < RESET_FUZZ_MS ? { ...window, count: window.count + 1 } : { resetMs, count: 1 };
+      if (window.count === limit + 1) {
+        yield { kind: 'rate-exceeded', message: `${keyId}: more than ${limit} in the window up to ${resetMs}` };
+      }
+    }
+  }
+}
+
+interface PublishedEvent {
+  readonly organization: string;
+  readonly sequence: number;
+  readonly type: string;
+  readonly data: {
+    readonly request_id?: string;
+    readonly key?: { readonly key_id: string };
+    readonly previous_key?: { readonly key_id: string; readonly after?: { readonly state?: string } };
+    readonly hash: string;
+    readonly previous_hash: string;
+  };
+  readonly timeMs: number;
+}
+
+/** The events as consumers keep them: what is not above the last sequence is dropped. */
+function firstCopies(published: readonly Entry[]): PublishedEvent[] {
+  const last = new Map<string, number>();
+  return published.flatMap(({ text }) => {
+    const event = toEvent(text);
+    if (!event || event.sequence <= (last.get(event.organization) ?? 0)) return [];
+    last.set(event.organization, event.sequence);
+    return [event];
+  });
+}
+
+function toEvent(text: string): PublishedEvent | undefined {
+  try {
+    const { type, time, data } = JSON.parse(text) as {
+      type: string;
+      time: string;
+      data: PublishedEvent['data'] & { keyspace: string; organization_id: string; sequence: number };
+    };
+    const organization = `${data.keyspace}/${data.organization_id}`;
+    return { organization, sequence: data.sequence, type, data, timeMs: Date.parse(time) };
+  } catch {
+    return undefined; // `checkChains` says so
+  }
+}
+
+function madeBy({ type, data }: PublishedEvent): string | undefined {
+  return /\.(created|rotated|imported)$/.test(type) ? data.key?.key_id : undefined;
+}
+
+/** Keys that it takes from those that count. */
+function endedBy({ type, data }: PublishedEvent): string[] {
+  if (type.endsWith('.revoked') && data.key) return [data.key.key_id];
+  return type.endsWith('.rotated') && data.previous_key ? [data.previous_key.key_id] : [];
+}
+
+function revokedBy(event: PublishedEvent): string[] {
+  const { previous_key: previous } = event.data;
+  return previous && previous.after?.state !== 'REVOKED' ? [] : endedBy(event);
+}
+
+/** Each change has one event, each event its change. */
+function* checkEvents({ history, stored, published }: Evidence): Generator<Violation> {
+  const events = firstCopies(published);
+  const made = countBy(events.flatMap((event) => madeBy(event) ?? []));
+  const revoked = countBy(events.flatMap(revokedBy));
+  const keys = new Map(stored.keys.map((key) => [key.keyId, key]));
+  for (const { keyId, state } of keys.values()) {
+    if (!made.has(keyId)) yield { kind: 'event-missing', message: `none tells that ${keyId} was made` };
+    if (state === 'REVOKED' && !revoked.has(keyId)) {
+      yield { kind: 'event-missing', message: `none tells that ${keyId} was revoked` };
+    }
+  }
+  for (const [keyId, count] of made) {
+    if (count > 1) yield { kind: 'event-twice', message: `${count} tell that ${keyId} was made` };
+    if (!keys.has(keyId)) yield { kind: 'event-without-change', message: `${keyId} is not stored` };
+  }
+  for (const [keyId, count] of revoked) {
+    if (count > 1) yield { kind: 'event-twice', message: `${count} tell that ${keyId} was revoked` };
+    const key = keys.get(keyId);
+    if (key && key.state !== 'REVOKED') yield { kind: 'event-without-change', message: `${keyId} is ${key.state}` };
+  }
+  // Also of what neither store nor topic remembers.
+  for (const { operation, keyId } of issuesOf(history)) {
+    if (!made.has(keyId) && !keys.has(keyId)) {
+      yield { kind: 'event-missing', message: `none tells of ${keyId}, which ${name(operation)} answered` };
+    }
+  }
+}
+
+function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string, T[]> {
+  const groups = new Map<string, T[]>();
+  for (const item of items) {
+    const group = groups.get(keyOf(item));
+    if (group) group.push(item);
+    else groups.set(keyOf(item), [item]);
+  }
+  return groups;
+}
+
+function countBy(values: readonly string[]): Map<string, number> {
+  return new Map([...groupBy(values, (value) => value)].map(([value, all]) => [value, all.length]));
+}
+
+const KIND_OF_FAULT: Record<FaultKind, ViolationKind> = {
+  gap: 'event-missing',
+  tail: 'event-missing',
+  order: 'event-disorder',
+  repeat: 'event-twice',
+  ahead: 'event-without-change',
+  altered: 'chain-broken',
+  fork: 'chain-broken',
+  misplaced: 'chain-broken',
+  foreign: 'chain-broken',
+  unreadable: 'chain-broken',
+};
+
+async function checkChains({ stored, published }: Evidence): Promise<Violation[]> {
+  const entries = async function* () {
+    yield* published;
+    await Promise.resolve();
+  };
+  const { faults } = await verifyChain(entries(), {
+    repeats: 'counted',
+    heads: stored.heads,
+    headsAfter: () => Promise.resolve(stored.heads),
+  });
+  const violations = faults.map(({ kind, organization, sequence, message }) => ({
+    kind: KIND_OF_FAULT[kind],
+    message: `${organization ?? '?'} event ${sequence ?? '?'}: ${message}`,
+  }));
+  return [...violations, ...walkChains(published, stored)];
+}
+
+/** The same question again, answered by code that shares nothing with the service. */
+function* walkChains(published: readonly Entry[], { heads }: Stored): Generator<Violation> {
+  const chains = new Map<string, { sequence: number; hash: string; timeMs: number }>();
+  for (const { text } of published) {
+    const event = toEvent(text);
+    if (!event) continue;
+    const { organization, sequence, data, timeMs } = event;
+    const at = `${organization} event ${sequence}`;
+    const last = chains.get(organization) ?? { sequence: 0, hash: '0'.repeat(64), timeMs: 0 };
+    if (sequence <= last.sequence) continue;
+    if (sequence > last.sequence + 1) yield { kind: 'event-missing', message: `${at} follows ${last.sequence}` };
+    else if (data.previous_hash !== last.hash) yield { kind: 'chain-broken', message: `${at} has another predecessor` };
+    if (hashOf(text) !== data.hash) yield { kind: 'chain-broken', message: `${at} has another hash than it says` };
+    if (timeMs < last.timeMs) yield { kind: 'chain-broken', message: `${at} is earlier than the one before` };
+    chains.set(organization, { sequence, hash: data.hash, timeMs });
+  }
+  for (const [organization, { sequence, hash }] of heads) {
+    const end = chains.get(organization);
+    if (sequence > 0 && end?.hash !== hash) {
+      const message = `${organization} ends at event ${end?.sequence ?? 0}, the store's chain at ${sequence}`;
+      yield { kind: (end?.sequence ?? 0) > sequence ? 'event-without-change' : 'event-missing', message };
+    }
+  }
+}
+
+function hashOf(text: string): string {
+  const event = JSON.parse(text) as { data: { hash?: string } };
+  delete event.data.hash;
+  return createHash('sha256').update(sorted(event)).digest('hex');
+}
+
+function sorted(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(sorted).join()}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return `{${members.map(([member, its]) => `${JSON.stringify(member)}:${sorted(its)}`).join()}}`;
+}
+
+function figuresOf({ history, published }: Evidence, violations: readonly Violation[]): Figures {
+  const acknowledged = history.filter(({ outcome }) => outcome.kind === 'acknowledged');
+  const count = (...kinds: ViolationKind[]) => violations.filter(({ kind }) => kinds.includes(kind)).length;
+  const distinct = new Set(published.map(({ text }) => toEvent(text)).map((one) => one && place(one)));
+  return {
+    acknowledged: Object.fromEntries(countBy(acknowledged.map(({ op }) => op))),
+    refused: history.filter(({ outcome }) => outcome.kind === 'refused').length,
+    unknown: history.filter(({ outcome }) => outcome.kind === 'unknown').length,
+    lost: count('lost-key', 'revocation-lost', 'event-missing'),
+    repeated: published.length - distinct.size,
+    outOfOrder: count('event-disorder'),
+    events: distinct.size,
+  };
+}
+
+function place({ organization, sequence }: PublishedEvent): string {
+  return `${organization} ${sequence}`;
+}
+
+function decisionOf({ outcome }: Verify): string | undefined {
+  return outcome.kind === 'acknowledged' ? outcome.decision : undefined;
+}
+
+function name({ op, n, replica }: Operation): string {
+  return `${op} ${n} (replica ${replica})`;
+}

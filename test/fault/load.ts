@@ -1,0 +1,172 @@
+/** What clients do while faults are made: everything that the checker can judge, all the time. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import type { Answers, Outcome } from '../support/history.js';
+import type { Clients } from './clients.js';
+import type { Random } from './random.js';
+
+export const KEY_LIMIT = 5;
+const OPEN = ['open/red', 'open/green', 'open/blue'];
+const LIMITED = 'limited/one';
+const RATED = 'rated/one';
+export const ORGANIZATIONS: readonly string[] = [...OPEN, LIMITED, RATED];
+export const KEY_LIMITS: ReadonlyMap<string, number> = new Map([[LIMITED, KEY_LIMIT]]);
+
+const PROVISIONERS = 4;
+const LIMIT_PROVISIONERS = 2;
+const VERIFIERS = 2;
+/** Of the verifications, those of the one key that has a rate limit. */
+const RATED_SHARE = 0.2;
+const REST_MS = 10;
+const RETRY_MS = 100;
+/** Old keys are judged at the end; while it runs a verifier looks at the newest. */
+const RECENT_KEYS = 200;
+
+interface KnownKey {
+  readonly organization: string;
+  readonly keyId: string;
+  readonly credential: number;
+}
+
+export interface Load {
+  /** How many operations were acknowledged. */
+  readonly acknowledged: number;
+  /** Resolves once so many more were acknowledged. */
+  advance(by: number): Promise<void>;
+  /** Resolves once nothing is under way. */
+  stop(): Promise<void>;
+}
+
+export function startLoad(clients: Clients, random: Random): Load {
+  const known: KnownKey[] = [];
+  let requests = 0;
+  let acknowledged = 0;
+  let over = false;
+
+  const anyReplica = (chance: Random) => chance.between(0, clients.replicas.length);
+  const newRequest = () => `r${(requests += 1)}`;
+  function seen<A>(outcome: Outcome<A>): Outcome<A> {
+    if (outcome.kind === 'acknowledged') acknowledged += 1;
+    return outcome;
+  }
+  function learn(organization: string, { keyId, credential }: { keyId: string; credential?: number }): void {
+    if (credential !== undefined) known.push({ organization, keyId, credential });
+  }
+  /** The same request again, of any replica, until its outcome is known. */
+  async function insist<A>(chance: Random, ask: (replica: number) => Promise<Outcome<A>>): Promise<Outcome<A>> {
+    for (;;) {
+      const outcome = seen(await ask(anyReplica(chance)));
+      if (outcome.kind !== 'unknown' || over) return outcome;
+      await sleep(RETRY_MS);
+    }
+  }
+  async function insistOnKey(
+    chance: Random,
+    organization: string,
+    ask: (replica: number) => Promise<Outcome<Answers['create']>>,
+  ): Promise<Outcome<Answers['create']>> {
+    const outcome = await insist(chance, ask);
+    if (outcome.kind !== 'acknowledged') return outcome;
+    learn(organization, outcome);
+    // The answer that held the credential was lost: what a client does then is rotate.
+    if (outcome.replayed && outcome.credential === undefined) await rotate(chance, organization, outcome.keyId);
+    return outcome;
+  }
+  async function rotate(chance: Random, organization: string, keyId: string): Promise<void> {
+    const request = newRequest();
+    const outcome = await insist(chance, (replica) => clients.rotate(replica, organization, request, keyId));
+    if (outcome.kind === 'acknowledged') learn(organization, outcome);
+  }
+
+  async function create(chance: Random, organization: string): Promise<Outcome<Answers['create']>> {
+    const request = newRequest();
+    const name = `key ${request}`;
+    const ask = (replica: number) => clients.create(replica, organization, request, name);
+    const outcome = await insistOnKey(chance, organization, ask);
+    if (outcome.kind === 'acknowledged' && chance.next() < 0.2) {
+      seen(await ask(anyReplica(chance)));
+      seen(await clients.create(anyReplica(chance), organization, request, `not ${name}`));
+    }
+    return outcome;
+  }
+  /** Two clients, or one and its impatient retry, send the same request at once. */
+  async function createTwice(chance: Random, organization: string): Promise<void> {
+    const request = newRequest();
+    const ask = (replica: number) => clients.create(replica, organization, request, `key ${request}`);
+    const first = anyReplica(chance);
+    const outcomes = await Promise.all([ask(first), ask((first + 1) % clients.replicas.length)]);
+    for (const outcome of outcomes.map(seen)) if (outcome.kind === 'acknowledged') learn(organization, outcome);
+  }
+  async function revoke(chance: Random, { organization, keyId, credential }: KnownKey): Promise<void> {
+    const request = newRequest();
+    const outcome = await insist(chance, (replica) => clients.revoke(replica, organization, request, keyId));
+    if (outcome.kind !== 'acknowledged') return;
+    // At once, of each replica: what is late shows now or never.
+    const verifications = clients.replicas.map((_, replica) => clients.verify(replica, keyId, credential));
+    (await Promise.all(verifications)).forEach(seen);
+    if (chance.next() < 0.2) seen(await clients.revoke(anyReplica(chance), organization, request, keyId));
+  }
+  function take(chance: Random, of: (key: KnownKey) => boolean): KnownKey | undefined {
+    const recent = known.map((key, at) => ({ key, at })).slice(-RECENT_KEYS);
+    const candidates = recent.filter(({ key }) => of(key));
+    if (candidates.length === 0) return undefined;
+    const { key, at } = chance.pick(candidates);
+    known.splice(at, 1);
+    return key;
+  }
+
+  async function provision(chance: Random): Promise<void> {
+    const dice = chance.next();
+    const organization = chance.pick(OPEN);
+    if (dice < 0.35) await create(chance, organization);
+    else if (dice < 0.45) await createTwice(chance, organization);
+    else {
+      const key = take(chance, (one) => OPEN.includes(one.organization));
+      if (!key) await create(chance, organization);
+      else if (dice < 0.8) await revoke(chance, key);
+      else await rotate(chance, key.organization, key.keyId);
+    }
+  }
+  async function provisionLimited(chance: Random): Promise<void> {
+    const outcome = await create(chance, LIMITED);
+    if (outcome.kind !== 'refused') return;
+    const key = take(chance, (one) => one.organization === LIMITED);
+    if (key) await revoke(chance, key);
+    else await sleep(RETRY_MS);
+  }
+  async function verify(chance: Random): Promise<void> {
+    const recent = known.slice(-RECENT_KEYS);
+    const [limited] = known.filter(({ organization }) => organization === RATED);
+    const key = limited && chance.next() < RATED_SHARE ? limited : recent.length > 0 && chance.pick(recent);
+    if (!key) return;
+    const { keyId, credential } = key;
+    seen(await clients.verify(anyReplica(chance), keyId, credential));
+  }
+
+  async function loop(chance: Random, step: (chance: Random) => Promise<void>): Promise<void> {
+    while (!over) {
+      await step(chance);
+      await sleep(chance.between(0, REST_MS));
+    }
+  }
+  const steps = [
+    ...Array<typeof provision>(PROVISIONERS).fill(provision),
+    ...Array<typeof provision>(LIMIT_PROVISIONERS).fill(provisionLimited),
+    ...Array<typeof provision>(VERIFIERS).fill(verify),
+  ];
+  const rated = random.fork();
+  const loops = [...steps.map((step) => loop(random.fork(), step)), create(rated, RATED).then(() => undefined)];
+  return {
+    get acknowledged() {
+      return acknowledged;
+    },
+    async advance(by) {
+      const goal = acknowledged + by;
+      while (acknowledged < goal && !over) await sleep(5);
+    },
+    async stop() {
+      over = true;
+      await Promise.all(loops);
+    },
+  };
+}

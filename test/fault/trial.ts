@@ -1,0 +1,65 @@
+/** One run: a stack under load, faults one after the other, and what the checker says of it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+import { History } from '../support/history.js';
+import { check, type Evidence, type Findings } from './checker.js';
+import { Clients } from './clients.js';
+import { KEY_LIMITS, ORGANIZATIONS, startLoad } from './load.js';
+import type { Random } from './random.js';
+import type { Fault, Stack } from './stack.js';
+
+/** Between two faults so many operations succeed: the service has to recover, and the load to go on. */
+const OPERATIONS_BETWEEN = 30;
+const PUBLISHED_MS_MAX = 60_000;
+const LOOK_MS = 500;
+
+export interface TrialOptions {
+  readonly random: Random;
+  readonly faults: Iterable<Fault>;
+  /** Told before each fault. */
+  readonly onFault?: (fault: Fault, done: number) => void;
+  /** Where the history is written as it happens. */
+  readonly historyPath?: string;
+}
+
+export interface TrialFindings extends Findings {
+  /** How many of each were made. */
+  readonly faults: ReadonlyMap<string, number>;
+}
+
+export async function runTrial(stack: Stack, options: TrialOptions): Promise<TrialFindings> {
+  const { random, onFault, historyPath } = options;
+  const history = new History(historyPath);
+  const clients = new Clients(stack.replicas, history);
+  const load = startLoad(clients, random.fork());
+  const faults = new Map<string, number>();
+  let done = 0;
+  try {
+    for (const fault of options.faults) {
+      await load.advance(OPERATIONS_BETWEEN);
+      onFault?.(fault, done);
+      await fault.make(random.fork());
+      faults.set(fault.name, (faults.get(fault.name) ?? 0) + 1);
+      done += 1;
+    }
+    await load.advance(OPERATIONS_BETWEEN);
+  } finally {
+    await load.stop();
+  }
+  const published = await publishedWhole(stack, clients);
+  const stored = await clients.readStored(ORGANIZATIONS);
+  const evidence: Evidence = { history: history.operations, stored, published, keyLimits: KEY_LIMITS };
+  return { ...(await check(evidence)), faults };
+}
+
+/** What was published, once everything is, or nothing more comes. */
+async function publishedWhole(stack: Stack, clients: Clients): Promise<Evidence['published']> {
+  const endMs = performance.now() + PUBLISHED_MS_MAX;
+  const heads = [...(await clients.readHeads(ORGANIZATIONS)).values()].filter(({ sequence }) => sequence > 0);
+  for (;;) {
+    const published = await stack.published();
+    const arrived = heads.every(({ hash }) => published.some(({ text }) => text.includes(`"hash":"${hash}"`)));
+    if (arrived || performance.now() > endMs) return published;
+    await sleep(LOOK_MS);
+  }
+}
