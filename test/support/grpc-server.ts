@@ -86,8 +86,8 @@ export interface TestServer extends AsyncDisposable {
   readonly server: Server;
   /** Without what `wrap` put around it. */
   readonly store: Store;
-  /** The wall clock's offset, which a test may set. */
-  readonly time: { offsetMs: number };
+  /** The offsets of the wall clock and of the monotonic one, which a test may set. */
+  readonly time: { offsetMs: number; monotonicOffsetMs: number };
   /** All that was logged, a line each. */
   readonly logged: string[];
   /** Ends the server and its store and starts both again, on the same data. */
@@ -102,6 +102,7 @@ export interface TestServerOptions {
   /** What the server gets for its store. */
   readonly wrap?: (store: Store) => Store;
   readonly backlogExceeded?: () => boolean;
+  /** Read at each start. */
   readonly peppers?: Peppers;
   /** Absent: an embedded store of the server's own. */
   readonly openStore?: (clock: Clock) => Promise<Store>;
@@ -109,20 +110,21 @@ export interface TestServerOptions {
 
 export async function startServer(options: TestServerOptions = {}): Promise<TestServer> {
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-grpc-'));
-  const time = { offsetMs: 0 };
+  const time = { offsetMs: 0, monotonicOffsetMs: 0 };
   const clock: Clock = {
     now: () => new Date(Date.now() + time.offsetMs),
-    monotonicMs: () => systemClock.monotonicMs(),
+    monotonicMs: () => systemClock.monotonicMs() + time.monotonicOffsetMs,
   };
   const logged: string[] = [];
   const log = createLog('trace', { write: (line) => logged.push(line) });
-  const { callers, tls, port = 0, peppers = [] } = options;
+  const { callers, tls, port = 0 } = options;
   const channel = tls ? credentials.createSsl(Buffer.from(tls.certificate)) : credentials.createInsecure();
   const open = async () => {
     const store = options.openStore
       ? await options.openStore(clock)
       : openSqliteStore({ dataDir: folder.path, source: SOURCE, clock, report: () => undefined });
     const served = options.wrap?.(store) ?? store;
+    const peppers = options.peppers ?? [];
     const verify = openVerifier({ store: served, peppers, clock, log });
     const server = await serve(
       { listen: { host: '127.0.0.1', port }, ...(callers && { callers }), ...(tls && { tls }) },
