@@ -18,6 +18,8 @@ import { addKeysUpdate } from './commands/keys-update.js';
 import { addKeysVerify } from './commands/keys-verify.js';
 import { addOrganizationsGet } from './commands/organizations-get.js';
 import { addOrganizationsUpdate } from './commands/organizations-update.js';
+import { addPeppers } from './commands/peppers.js';
+import { addReconcile } from './commands/reconcile.js';
 import { addServe } from './commands/serve.js';
 import { explainEnvironment } from './environment.js';
 import { type ExitCode, exitCodes, explainExitCodes } from './exit-codes.js';
@@ -70,12 +72,15 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
   const audit = program.command('audit').description('list what was recorded, and check that nothing is missing');
   addAuditList(audit, terminal);
   addAuditVerify(audit, terminal, end);
+  addReconcile(program, terminal, end);
 
   const config = program.command('config').description('check what the service is configured with');
   addConfigCheck(config, terminal, end);
 
   const callers = program.command('callers').description('let services call');
   addCallersToken(callers, terminal);
+
+  addPeppers(program, terminal);
   return program;
 }
 

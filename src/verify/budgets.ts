@@ -39,6 +39,8 @@ export interface BudgetsOptions {
 
 /** However many wait for the store, and however long they would: then it is asked anew. */
 const ASK_MS_MAX = 3000;
+/** How long an answer that is certain is held up to tell what remains. */
+const RESERVE_MS_MAX = 200;
 const BLOCKS_PER_WINDOW = 10;
 /** Reserving a block ahead must not cost much of the budget where it is not used: with the smallest limits it would. */
 const RESERVED_SHARE_MAX = 0.15;
@@ -119,9 +121,10 @@ export class Budgets {
    * 0 remaining is told only where the window is spent.
    */
   async #standingAfter(window: Window, lineageId: string, limit: number, deadline: Deadline): Promise<RateStanding> {
+    const patience = Deadline.after(Math.min(RESERVE_MS_MAX, deadline.remainingMs()), this.#clock);
     while (this.#reservesNext(window, limit)) {
       // The request is admitted, whatever becomes of the next ones.
-      const next = await until(deadline, this.#take(lineageId, limit)).catch(() => undefined);
+      const next = await until(patience, this.#take(lineageId, limit)).catch(() => undefined);
       if (!next || next.hasEnded(this.#clock)) break;
       window = next;
     }

@@ -26,6 +26,7 @@ describe('settings', () => {
       store: { kind: 'sqlite', dataDir: './data' },
       auditSink: { kind: 'file', dataDir: './data' },
       keyspacesFile: 'config/keyspaces.yaml',
+      peppers: [],
       installation: 'local',
       auditBacklogMax: 1_000_000,
       insecureListen: false,
@@ -99,11 +100,11 @@ describe('settings', () => {
       'KEYREEVE_KAFKA_BROKERS: "kafka-1:9092,kafka-2"; expected host:port, or several with commas between, e.g. kafka-1:9092,kafka-2:9092',
       'KEYREEVE_AUDIT_TOPIC: "a topic"; expected 1 to 249 characters of A-Z a-z 0-9 . _ -',
       'KEYREEVE_INSTALLATION: "eu/1"; expected 1 to 64 characters of A-Z a-z 0-9 . _ -',
+      'KEYREEVE_PEPPERS: [hidden]; expected base64 of 32 random bytes or more in entry 1',
       'KEYREEVE_AUDIT_BACKLOG_MAX: "1.5"; expected a whole number, 1 or more',
       'KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: "1"; expected one of true, false',
       'KEYREEVE_INSECURE_LISTEN: "yes"; expected one of true, false',
       'KEYREEVE_LOG_LEVEL: "loud"; expected one of trace, debug, info, warn, error, fatal, silent',
-      `KEYREEVE_PEPPERS: [hidden]; expected ${UNSUPPORTED}`,
       'KEYREEVE_TLS_KEY: missing; expected the file of the private key, as KEYREEVE_TLS_CERT is set',
     ]);
   });
@@ -117,14 +118,65 @@ describe('settings', () => {
     ]);
   });
 
-  test.each(['KEYREEVE_TLS_CLIENT_CA', 'KEYREEVE_PEPPERS', 'KEYREEVE_LEASE_MS', 'KEYREEVE_HTTP_LISTEN'])(
+  test.each(['KEYREEVE_TLS_CLIENT_CA', 'KEYREEVE_LEASE_MS', 'KEYREEVE_HTTP_LISTEN'])(
     'refuse %s, which a later version will know, instead of passing over it',
     (name) => {
-      expect(problemsOf({ [name]: '15000' })).toEqual([
-        `${name}: ${name === 'KEYREEVE_PEPPERS' ? '[hidden]' : '"15000"'}; expected ${UNSUPPORTED}`,
-      ]);
+      expect(problemsOf({ [name]: '15000' })).toEqual([`${name}: "15000"; expected ${UNSUPPORTED}`]);
     },
   );
+});
+
+describe('peppers', () => {
+  const [one, other] = [7, 8].map((byte) => Buffer.alloc(32, byte).toString('base64')) as [string, string];
+  const parsed = (text: string) =>
+    settingsOf({ KEYREEVE_PEPPERS: text }).peppers.map(({ version, isStandby, key }) => ({
+      version,
+      isStandby,
+      base64: key.export().toString('base64'),
+    }));
+
+  test('are one or two, of which the last may be kept ready', () => {
+    expect(parsed(`1:${one}`)).toEqual([{ version: 1, isStandby: false, base64: one }]);
+    expect(parsed(`1:${one}:standby`)).toEqual([{ version: 1, isStandby: true, base64: one }]);
+    expect(parsed(`3:${one}, 2147483647:${other}:standby`)).toEqual([
+      { version: 3, isStandby: false, base64: one },
+      { version: 2147483647, isStandby: true, base64: other },
+    ]);
+  });
+
+  test.each<[string, string[]]>([
+    [one, ['version:base64 or version:base64:standby as entry 1']],
+    [`1:${one}:stand-by`, ['version:base64 or version:base64:standby as entry 1']],
+    [`1:${one},`, ['version:base64 or version:base64:standby as entry 2']],
+    [`0:${one}`, ['a version from 1 to 2147483647 in entry 1']],
+    [`2147483648:${one}`, ['a version from 1 to 2147483647 in entry 1']],
+    [`1:${one.slice(0, -1)}`, ['base64 of 32 random bytes or more in entry 1']],
+    [`1:${one.replace('B', '*')}`, ['base64 of 32 random bytes or more in entry 1']],
+    [`1:${Buffer.alloc(31, 7).toString('base64')}`, ['base64 of 32 random bytes or more in entry 1']],
+    [`2:${one},1:${other}`, ['versions that rise from entry to entry']],
+    [`1:${one},1:${other}`, ['versions that rise from entry to entry']],
+    [`1:${one}:standby,2:${other}`, ['standby in the last entry alone']],
+    [`1:${one},2:${one}`, ['another pepper in each entry']],
+    [
+      `x:${one},y:YWJj,1:${other}:standby`,
+      [
+        'a version from 1 to 2147483647 in entry 1',
+        'a version from 1 to 2147483647 in entry 2',
+        'base64 of 32 random bytes or more in entry 2',
+        '2 entries at most',
+      ],
+    ],
+  ])('are refused where they are not, with every problem and none of their text: case %#', (text, expected) => {
+    const problems = problemsOf({ KEYREEVE_PEPPERS: text });
+    expect(problems).toEqual(expected.map((one) => `KEYREEVE_PEPPERS: [hidden]; expected ${one}`));
+  });
+
+  test('show nothing of themselves', () => {
+    const settings = settingsOf({ KEYREEVE_PEPPERS: `1:${one}` });
+    for (const rendering of [JSON.stringify(settings), inspect(settings, { depth: null, showHidden: true })]) {
+      expect(rendering).not.toContain(one.slice(0, 8));
+    }
+  });
 });
 
 describe('the address to listen on', () => {

@@ -1,0 +1,108 @@
+import type { Command } from 'commander';
+
+import { newPepperEntry } from '../../config/peppers.js';
+import { Deadline, systemClock } from '../../keys/clock.js';
+import { type Peppers, versionInUse } from '../../keys/pepper.js';
+import { example } from '../command.js';
+import { UsageFault } from '../faults.js';
+import { printableJson } from '../output/printable.js';
+import { toTable } from '../output/table.js';
+import { print, type Terminal } from '../terminal.js';
+
+interface Options {
+  readonly json?: boolean;
+}
+
+const COUNT_MS_MAX = 60_000;
+const VERSION_MAX = 2 ** 31 - 1;
+
+export function addPeppers(program: Command, terminal: Terminal): void {
+  const peppers = program
+    .command('peppers')
+    .summary('count the keys under each pepper, or make one')
+    .description(
+      "Counts the unrevoked keys that are stored under each version of the pepper, in the service's own store " +
+        '(KEYREEVE_MONGODB_URI, KEYREEVE_DATA_DIR), and tells which of KEYREEVE_PEPPERS can go. SQLite belongs to one ' +
+        'process: stop the service first.',
+    )
+    .option('--json', 'print the counts as JSON')
+    .addHelpText('after', example('keyreeve peppers', 'keyreeve peppers generate 2'))
+    .action(async (options: Options) => countKeys(options, terminal));
+  peppers
+    .command('generate')
+    .summary('make a new pepper')
+    .description('Prints a new random pepper to standard output, as an entry of KEYREEVE_PEPPERS.')
+    .argument('[version]', 'one above every version used before (default: 1)')
+    .addHelpText('after', example('(umask 077; keyreeve peppers generate > pepper.txt)'))
+    .action(async (version?: string) => print(terminal, newPepperEntry(parseVersion(version ?? '1')).reveal()));
+}
+
+/** @throws UsageFault */
+function parseVersion(text: string): number {
+  const version = Number(text);
+  if (!/^[1-9]\d{0,9}$/.test(text) || version > VERSION_MAX) {
+    throw new UsageFault(`the version must be a whole number from 1 to ${VERSION_MAX}`);
+  }
+  return version;
+}
+
+async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
+  // The stores take longer to load than most commands to run.
+  const { openStore, toSettings } = await import('./open-store.js');
+  const settings = toSettings(terminal.env);
+  await using store = await openStore(settings);
+  const counts = await store.countDigests(Deadline.after(COUNT_MS_MAX, systemClock));
+  const versions = toVersions(counts, settings.peppers);
+  if (json) {
+    await print(
+      terminal,
+      printableJson({
+        versions: versions.map(({ version, keys, state }) => ({ version, unrevoked_keys: keys, state })),
+      }),
+    );
+    return;
+  }
+  const rows = versions.map(({ version, keys, state }) => [
+    version === 0 ? 'none' : String(version),
+    String(keys),
+    MEANINGS[state],
+  ]);
+  await print(terminal, toTable(['VERSION', 'UNREVOKED KEYS', 'STATE'], rows));
+}
+
+type VersionState = 'in_use' | 'standby' | 'leaving' | 'can_go' | 'missing';
+
+const MEANINGS: Readonly<Record<VersionState, string>> = {
+  in_use: 'in use: keys are stored under it',
+  standby: 'kept ready: keys are not stored under it yet',
+  leaving: 'needed: its keys move as they verify',
+  can_go: 'can go, once every replica uses the newer one',
+  missing: 'missing from KEYREEVE_PEPPERS: the service does not start without it',
+};
+
+interface VersionCount {
+  readonly version: number;
+  readonly keys: number;
+  readonly state: VersionState;
+}
+
+/** Ascending; without a pepper as version 0, unless all keys have left it. */
+function toVersions(counts: ReadonlyMap<number, number>, peppers: Peppers): VersionCount[] {
+  const inUse = versionInUse(peppers);
+  const configured = new Set([0, ...peppers.map(({ version }) => version)]);
+  return [...new Set([...configured, ...counts.keys()])]
+    .sort((a, b) => a - b)
+    .map((version) => {
+      const keys = counts.get(version) ?? 0;
+      const state = stateOf({ version, keys, inUse, isConfigured: configured.has(version) });
+      return { version, keys, state };
+    })
+    .filter(({ version, state }) => version > 0 || state !== 'can_go');
+}
+
+function stateOf(of: { version: number; keys: number; inUse: number; isConfigured: boolean }): VersionState {
+  if (!of.isConfigured) return 'missing';
+  if (of.version === of.inUse) return 'in_use';
+  if (of.version > of.inUse) return 'standby';
+  return of.keys > 0 ? 'leaving' : 'can_go';
+}
