@@ -1,6 +1,4 @@
-import { readAuditFile } from '../../audit/read-file.js';
 import { readHeads, readStore } from '../../audit/read-store.js';
-import { readTopic } from '../../audit/read-topic.js';
 import {
   type Entry,
   type Fault,
@@ -12,15 +10,15 @@ import {
 import { sourceOf } from '../../keys/chain.js';
 import { systemClock } from '../../keys/clock.js';
 import { organizationPath, type OrganizationRef } from '../../keys/organization.js';
-import { createLog } from '../../log.js';
 import type { Store } from '../../store/port.js';
 import { type ExitCode, exitCodes } from '../exit-codes.js';
-import { CommandFault, systemCodeOf, UsageFault } from '../faults.js';
+import { UsageFault } from '../faults.js';
 import { printable, printableJson } from '../output/printable.js';
 import { ServiceClient } from '../service/client.js';
 import { type ConnectionOptions, toConnection } from '../service/connection.js';
 import { ServiceHeads } from '../service/service-heads.js';
 import { print, type Terminal } from '../terminal.js';
+import { fileEntries, topicEntries } from './audit-entries.js';
 import { openStore, toSettings } from './open-store.js';
 import { Progress } from './progress.js';
 
@@ -78,24 +76,11 @@ async function* read(options: JudgeAuditOptions, store: Store | undefined, { env
   if (options.store && store) {
     yield* readStore(store, systemClock);
   } else if (options.file !== undefined) {
-    yield* orFault(readAuditFile(options.file), (error) => {
-      return new UsageFault(`the audit file cannot be read: ${systemCodeOf(error)}`, { cause: error });
-    });
+    yield* fileEntries(options.file);
   } else {
     const { auditSink } = toSettings(env);
     if (auditSink.kind !== 'kafka') throw new UsageFault('--topic: expected KEYREEVE_KAFKA_BROKERS to be set');
-    yield* orFault(readTopic(auditSink, createLog('silent')), (error) => {
-      const why = error instanceof Error ? error.message : 'unknown error';
-      return new CommandFault(exitCodes.unavailable, `the audit topic cannot be read: ${why}`, { cause: error });
-    });
-  }
-}
-
-async function* orFault<T>(entries: AsyncIterable<T>, toFault: (error: unknown) => CommandFault): AsyncGenerator<T> {
-  try {
-    yield* entries;
-  } catch (error) {
-    throw toFault(error);
+    yield* topicEntries(auditSink);
   }
 }
 
