@@ -1,4 +1,5 @@
 /** Who may do what, and that a caller learns nothing about what is not its own. */
+import { inspect } from 'node:util';
 import { Metadata } from '@grpc/grpc-js';
 import { expect, test } from 'vitest';
 
@@ -8,11 +9,19 @@ import {
   type CreateKeyRequest,
   type CreateKeyResponse,
   GetKeyRequest,
+  ImportKeysItem,
+  ImportKeysRequest,
   ListKeysRequest,
   RevokeKeyRequest,
+  RotateKeyRequest,
+  UpdateKeyRequest,
   VerifyKeyRequest,
   type VerifyKeyResponse,
 } from '../../src/gen/keyreeve/v1/key_service.js';
+import {
+  type GetOrganizationResponse,
+  UpdateOrganizationRequest,
+} from '../../src/gen/keyreeve/v1/organization_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
 import { newKeyId } from '../../src/keys/ids.js';
 import { GENESIS_HASH } from '../../src/keys/organization.js';
@@ -35,7 +44,18 @@ interface Tenant {
   organizationId: string;
 }
 
-type CallName = 'CreateKey' | 'GetKey' | 'ListKeys' | 'RevokeKey' | 'VerifyKey' | 'ListAuditEvents';
+type CallName =
+  | 'CreateKey'
+  | 'GetKey'
+  | 'ListKeys'
+  | 'UpdateKey'
+  | 'RevokeKey'
+  | 'RotateKey'
+  | 'VerifyKey'
+  | 'ImportKeys'
+  | 'GetOrganization'
+  | 'UpdateOrganization'
+  | 'ListAuditEvents';
 type Make = (service: TestServer, tenant: Tenant, as: Metadata, fields?: object) => Promise<unknown>;
 
 /** Every call of this version, by name. */
@@ -48,6 +68,33 @@ const CALLS: Record<CallName, Make> = {
     call((done) => keys.listKeys({ ...ListKeysRequest.fromPartial({}), ...tenant, ...fields }, as, done)),
   RevokeKey: ({ keys }, tenant, as, fields) =>
     call((done) => keys.revokeKey({ ...RevokeKeyRequest.fromPartial({}), ...byId, ...tenant, ...fields }, as, done)),
+  UpdateKey: ({ keys }, tenant, as, fields) =>
+    call((done) =>
+      keys.updateKey(
+        { ...UpdateKeyRequest.fromPartial({ updateMask: ['disabled'] }), ...byId, ...tenant, ...fields },
+        as,
+        done,
+      ),
+    ),
+  RotateKey: ({ keys }, tenant, as, fields) =>
+    call((done) => keys.rotateKey({ ...RotateKeyRequest.fromPartial({}), ...byId, ...tenant, ...fields }, as, done)),
+  ImportKeys: ({ keys }, tenant, as, fields) =>
+    call((done) => keys.importKeys({ ...ImportKeysRequest.fromPartial({}), ...tenant, ...fields }, as, done)),
+  GetOrganization: ({ organizations }, tenant, as, fields) =>
+    call((done) => organizations.getOrganization({ ...tenant, ...fields }, as, done)),
+  UpdateOrganization: ({ organizations }, tenant, as, fields) =>
+    call((done) =>
+      organizations.updateOrganization(
+        {
+          ...UpdateOrganizationRequest.fromPartial({ updateMask: ['suspended'] }),
+          organization: undefined,
+          ...tenant,
+          ...fields,
+        },
+        as,
+        done,
+      ),
+    ),
   VerifyKey: ({ keys }, tenant, as, fields) =>
     call((done) => keys.verifyKey({ ...VerifyKeyRequest.fromPartial({}), ...tenant, ...fields }, as, done)),
   ListAuditEvents: ({ audit }, tenant, as, fields) =>
@@ -101,8 +148,13 @@ const ROLES_OF: Record<CallName, readonly string[]> = {
   CreateKey: ['provisioner', 'admin'],
   GetKey: ['provisioner', 'auditor', 'admin'],
   ListKeys: ['provisioner', 'auditor', 'admin'],
+  UpdateKey: ['provisioner', 'admin'],
   RevokeKey: ['provisioner', 'admin'],
+  RotateKey: ['provisioner', 'admin'],
   VerifyKey: ['verifier', 'admin'],
+  ImportKeys: ['admin'],
+  GetOrganization: ['provisioner', 'auditor', 'admin'],
+  UpdateOrganization: ['admin'],
   ListAuditEvents: ['auditor', 'admin'],
 };
 
@@ -126,7 +178,7 @@ test('each role may make its calls and no others', async () => {
 test('what lies outside of the policy answers as what does not exist, byte for byte', async () => {
   const { callers, as } = letIn({
     all: { roles: ['admin'] },
-    guest: { roles: ['verifier', 'provisioner', 'auditor'], keyspaces: ['shop'], organizations: ['acme'] },
+    guest: { roles: ['verifier', 'provisioner', 'auditor', 'admin'], keyspaces: ['shop'], organizations: ['acme'] },
   });
   await using service = await startServer({ callers });
   const hidden = await createBy(service, as.all, { organizationId: 'hidden' });
@@ -158,6 +210,11 @@ test('what lies outside of the policy answers as what does not exist, byte for b
     { types: ['GENERIC'] },
     { requiredScopes: [' '] },
     { keyId: hidden.keyId },
+    { updateMask: [] },
+    { etag: 'x' },
+    { overlap: { seconds: -1n, nanos: 0 } },
+    { keys: [ImportKeysItem.fromPartial({ secret: { $case: 'digest', value: Buffer.alloc(32) } })] },
+    { keys: Array.from({ length: 501 }, () => ImportKeysItem.fromPartial({})) },
   ];
   for (const name of CALL_NAMES) {
     for (const [there, absent] of pairs) {
@@ -166,18 +223,23 @@ test('what lies outside of the policy answers as what does not exist, byte for b
           outcomeOf(CALLS[name](service, there, as.guest, fields)),
           outcomeOf(CALLS[name](service, absent, as.guest, fields)),
         ]);
-        expect(one, `${name} ${JSON.stringify(there)} ${Object.keys(fields).join()}`).toEqual(other);
+        // An answer names the organization that was asked for.
+        const seen = inspect(one, { depth: null }).replaceAll(there.organizationId, absent.organizationId);
+        const what = `${name} ${JSON.stringify(there)} ${Object.keys(fields).join()}`;
+        expect(seen, what).toBe(inspect(other, { depth: null }));
       }
     }
   }
   expect(await reasonOf(CALLS.GetKey(service, acme, as.guest, theirs))).toBe('KEY_NOT_FOUND');
-  expect(await reasonOf(CALLS.RevokeKey(service, acme, as.guest, theirs))).toBe('KEY_NOT_FOUND');
+  for (const name of ['RevokeKey', 'RotateKey', 'UpdateKey'] as const) {
+    expect(await reasonOf(CALLS[name](service, acme, as.guest, theirs))).toBe('KEY_NOT_FOUND');
+  }
 });
 
 test('an organization outside of the policy reads as empty, and cannot be written to', async () => {
   const { callers, as } = letIn({
     all: { roles: ['admin'] },
-    guest: { roles: ['provisioner', 'auditor'], organizations: ['acme'] },
+    guest: { roles: ['provisioner', 'auditor', 'admin'], organizations: ['acme'] },
   });
   await using service = await startServer({ callers });
   const hidden = { keyspace: 'shop', organizationId: 'hidden' };
@@ -192,8 +254,20 @@ test('an organization outside of the policy reads as empty, and cannot be writte
     headHash: GENESIS_HASH,
   } satisfies ListAuditEventsResponse);
   expect(await reasonOf(CALLS.GetKey(service, hidden, as.guest, theirs))).toBe('KEY_NOT_FOUND');
-  expect(await reasonOf(CALLS.CreateKey(service, hidden, as.guest))).toBe('CALLER_NOT_ALLOWED');
-  expect(await reasonOf(CALLS.RevokeKey(service, hidden, as.guest, theirs))).toBe('CALLER_NOT_ALLOWED');
+  const empty = await CALLS.GetOrganization(service, { ...hidden, organizationId: 'nobody' }, as.all);
+  expect(await CALLS.GetOrganization(service, hidden, as.guest)).toEqual({
+    organization: { ...(empty as GetOrganizationResponse).organization, organizationId: 'hidden' },
+  });
+  for (const name of [
+    'CreateKey',
+    'UpdateKey',
+    'RevokeKey',
+    'RotateKey',
+    'ImportKeys',
+    'UpdateOrganization',
+  ] as const) {
+    expect(await reasonOf(CALLS[name](service, hidden, as.guest, theirs)), name).toBe('CALLER_NOT_ALLOWED');
+  }
   expect(await organizationsOf(service.store)).toEqual(before);
 });
 
