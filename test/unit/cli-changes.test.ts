@@ -219,6 +219,7 @@ test('organizations update changes what an option names, and there must be one',
     organization: { plan: 'team' },
     enforcement: { complete: true },
   });
+  await run('--default-plan');
   expect(requests).toMatchObject([
     {
       updateMask: ['suspended'],
@@ -229,11 +230,18 @@ test('organizations update changes what an option names, and there must be one',
     },
     { updateMask: ['plan'], organization: { plan: 'team' }, etag: '' },
     { updateMask: ['plan', 'suspended'], organization: { plan: 'x', suspended: false } },
+    { updateMask: ['plan'], organization: { plan: '' } },
   ]);
-  for (const options of [[], ['--suspend', '--resume'], ['--etag', 'e1']]) {
+  for (const options of [
+    [],
+    ['--suspend', '--resume'],
+    ['--etag', 'e1'],
+    ['--plan', ''],
+    ['--plan', 'x', '--default-plan'],
+  ]) {
     expect((await run(...options)).exitCode).toBe(exitCodes.usage);
   }
-  expect(requests).toHaveLength(3);
+  expect(requests).toHaveLength(4);
 });
 
 test.each([['--overlap'], ['--expires'], ['--ttl'], ['--timeout']])(

@@ -227,14 +227,30 @@ test('--json prints a line for each line, in their order, with the proto names',
 test('lines go by organization, in the order of the file, and the options go with each', async () => {
   const { run, requests } = importing();
   const lines = ['b', 'a', 'b'].map((organization, at) => ({ organization, digest: DIGEST, name: `${at}` }));
-  await run(lines, ...keyspace, '--actor', 'user:ada', '--permission', 'x', '--request-id', 'r1');
+  await run(lines, ...keyspace, '--actor', 'user:ada', '--permission', 'x');
   expect(requests).toMatchObject([
     { organizationId: 'b', keys: [{ name: '0' }, { name: '2' }] },
     { organizationId: 'a', keys: [{ name: '1' }] },
   ]);
   for (const request of requests) {
-    expect(request).toMatchObject({ keyspace: 'hotmetal', requestId: 'r1', actor: { id: 'ada', permissions: ['x'] } });
+    expect(request).toMatchObject({ keyspace: 'hotmetal', actor: { id: 'ada', permissions: ['x'] } });
   }
+});
+
+test('requests have ids of their own, with one beginning for the whole import; one that is repeated keeps its id', async () => {
+  let calls = 0;
+  const { run, requests } = importing(({ keys }) => {
+    calls += 1;
+    if (calls === 1) throw Object.assign(new Error('others'), { code: status.ABORTED });
+    return keys.map((_, at) => (calls === 2 && at > 0 ? failed(status.UNAVAILABLE, 'AUDIT_BACKLOG') : imported('')));
+  });
+  await run(
+    Array.from({ length: 501 }, () => ({ digest: DIGEST })),
+    ...toAcme,
+  );
+  const ids = requests.map(({ requestId }) => /^([\da-f-]{36})\.(\d+)$/.exec(requestId)?.slice(1));
+  expect(new Set(ids.map((parts) => parts?.[0])).size).toBe(1);
+  expect(ids.map((parts) => parts?.[1])).toEqual(['1', '1', '2', '3']);
 });
 
 test('a request holds 500 keys and 256 KiB at most', async () => {

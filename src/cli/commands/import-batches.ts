@@ -1,4 +1,5 @@
 /** Sending keys to import: so many at once as the service takes, and again while it is away. */
+import { randomUUID } from 'node:crypto';
 import process from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -24,6 +25,9 @@ const ITEM_FRAME_BYTES = 4;
 const FIRST_WAIT_MS = 250;
 const WAIT_MS_MAX = 5000;
 
+/** What all requests of an import have in common. */
+export type ImportRequest = Pick<ImportKeysRequest, 'keyspace' | 'actor'>;
+
 /** What became of one line, or what is known of it before it is sent. */
 export type Parsed = { readonly line: number } & (ImportLine | { readonly failure: Failure });
 export type Outcome = { readonly line: number } & (
@@ -32,11 +36,9 @@ export type Outcome = { readonly line: number } & (
 );
 
 /** Gathers as many lines as one request can hold, whatever their organizations. */
-export async function* gather(
-  lines: AsyncIterable<Parsed>,
-  request: Omit<ImportKeysRequest, 'keys'>,
-): AsyncGenerator<Parsed[], void> {
-  const empty = ImportKeysRequest.encode({ ...request, organizationId: 'x'.repeat(128), keys: [] }).finish().length;
+export async function* gather(lines: AsyncIterable<Parsed>, request: ImportRequest): AsyncGenerator<Parsed[], void> {
+  const longest = { organizationId: 'x'.repeat(128), requestId: 'x'.repeat(128), keys: [] };
+  const empty = ImportKeysRequest.encode({ ...request, ...longest }).finish().length;
   let gathered: Parsed[] = [];
   let bytes = empty;
   for await (const line of lines) {
@@ -55,13 +57,16 @@ export async function* gather(
 /** The service, asked again for `retryForMs` while it is away. */
 export class Importer {
   readonly #client: ServiceClient;
-  readonly #request: Omit<ImportKeysRequest, 'keys' | 'organizationId'>;
+  readonly #request: ImportRequest;
   readonly #clock: Clock;
   readonly #retryForMs: number;
+  // The events of one import have it in common; the service takes an id for one request alone.
+  readonly #importId = randomUUID();
+  #requests = 0;
 
   constructor(
     client: ServiceClient,
-    request: Omit<ImportKeysRequest, 'keys' | 'organizationId'>,
+    request: ImportRequest,
     { clock, retryForMs }: { clock: Clock; retryForMs: number },
   ) {
     this.#client = client;
@@ -97,12 +102,7 @@ export class Importer {
     const patience = new Patience(this.#clock, this.#retryForMs);
     let open = items;
     while (open.length > 0) {
-      const request = { ...this.#request, organizationId, keys: open.map(({ item }) => item) };
-      const results = await this.#ask(request);
-      if (results instanceof CommandFault) {
-        await patience.wait(results);
-        continue;
-      }
+      const results = await this.#ask(organizationId, open, patience);
       const left: typeof open = open.filter(({ line }, at) => {
         const outcome = toOutcome(line, results[at]);
         if (outcome) settle(outcome);
@@ -117,16 +117,26 @@ export class Importer {
     }
   }
 
-  /** Answers the fault where the service is away, since that may pass. */
-  async #ask(request: ImportKeysRequest): Promise<readonly ImportKeysResult[] | CommandFault> {
-    try {
-      const { results } = await this.#client.call(KeyServiceService.importKeys, request);
-      if (results.length === request.keys.length) return results;
-    } catch (error) {
-      if (error instanceof CommandFault && error.exitCode === exitCodes.unavailable) return error;
-      throw error;
+  /** One result for each item. */
+  async #ask(
+    organizationId: string,
+    items: readonly ImportLine[],
+    patience: Patience,
+  ): Promise<readonly ImportKeysResult[]> {
+    this.#requests += 1;
+    const requestId = `${this.#importId}.${this.#requests}`;
+    const request = { ...this.#request, organizationId, requestId, keys: items.map(({ item }) => item) };
+    for (;;) {
+      try {
+        const { results } = await this.#client.call(KeyServiceService.importKeys, request);
+        if (results.length === items.length) return results;
+      } catch (error) {
+        if (!(error instanceof CommandFault) || error.exitCode !== exitCodes.unavailable) throw error;
+        await patience.wait(error);
+        continue;
+      }
+      throw new CommandFault(exitCodes.internal, 'the service answered not one result for each key');
     }
-    throw new CommandFault(exitCodes.internal, 'the service answered not one result for each key');
   }
 }
 

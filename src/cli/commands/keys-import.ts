@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { type Command, Option } from 'commander';
 
 import { systemClock } from '../../keys/clock.js';
@@ -27,7 +26,6 @@ type Options = ConnectionOptions &
     readonly fromLine: number;
     /** Milliseconds. */
     readonly retryFor: number;
-    readonly requestId?: string;
     readonly dryRun?: boolean;
     readonly json?: boolean;
   };
@@ -69,7 +67,6 @@ export function addKeysImport(keys: Command, terminal: Terminal, end: (code: Exi
         parseDurationOrZeroMs,
       ).default(RETRY_FOR_MS, '30s'),
     )
-    .option('--request-id <id>', 'names this import in the audit events (default: a new one)')
     .option('--dry-run', 'check the form of the lines alone, and send nothing')
     .option('--json', 'print what became of each line as JSON, a line each');
   addConnectionOptions(command).addHelpText(
@@ -83,12 +80,7 @@ export function addKeysImport(keys: Command, terminal: Terminal, end: (code: Exi
 }
 
 async function importKeys(options: Options, terminal: Terminal): Promise<ExitCode> {
-  const request = {
-    keyspace: options.keyspace,
-    organizationId: '',
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
-  };
+  const request = { keyspace: options.keyspace, actor: toActor(options) };
   const connection = options.dryRun ? undefined : await toConnection(options, terminal);
   await using source = await openImport(options.file, terminal);
   using client = connection && new ServiceClient(connection);

@@ -31,6 +31,7 @@ type Options = ConnectionOptions &
   OrganizationOptions &
   ActorOptions & {
     readonly plan?: string;
+    readonly defaultPlan?: boolean;
     readonly suspend?: boolean;
     readonly resume?: boolean;
     readonly etag?: string;
@@ -49,7 +50,8 @@ export function addOrganizationsUpdate(organizations: Command, terminal: Termina
   for (const option of [...organizationOptions(), ...actorOptions()]) command.addOption(option);
   command
     .optionsGroup('Changes:')
-    .option('--plan <name>', "one of the keyspace's plans")
+    .addOption(new Option('--plan <name>', "one of the keyspace's plans").conflicts('defaultPlan'))
+    .option('--default-plan', "the keyspace's default plan, whichever it is")
     .addOption(new Option('--suspend', 'deny all its keys').conflicts('resume'))
     .option('--resume', 'deny them no more')
     .optionsGroup('Options:')
@@ -80,12 +82,14 @@ async function updateOrganization(options: Options, terminal: Terminal): Promise
 
 /** @throws UsageFault where no option changes anything */
 function toRequest(options: Options): UpdateOrganizationRequest {
-  const { plan, suspend, resume } = options;
+  const { plan, defaultPlan, suspend, resume } = options;
+  if (plan === '') throw new UsageFault("--plan: expected one of the keyspace's plans, or --default-plan");
   const updateMask = [
-    ...(plan === undefined ? [] : ['plan']),
+    ...(plan === undefined && !defaultPlan ? [] : ['plan']),
     ...(suspend === true || resume === true ? ['suspended'] : []),
   ];
-  if (updateMask.length === 0) throw new UsageFault('say what to change: --plan, --suspend or --resume');
+  if (updateMask.length === 0)
+    throw new UsageFault('say what to change: --plan, --default-plan, --suspend or --resume');
   return {
     ...toOrganization(options),
     actor: toActor(options),
