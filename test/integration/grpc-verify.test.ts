@@ -69,22 +69,29 @@ test('an answer may be kept no longer than until the key expires, and at its exp
   });
 });
 
-test('under a rate limit every answer about a known key tells it, and none may be kept', async () => {
+test('under a rate limit every answer about a known key tells it, none may be kept, and only VALID counts', async () => {
   const { key, credential } = await create(service, { keyspace: 'rated' });
-  const rateLimit = { limit: 60, remaining: 60, window: { seconds: 60n, nanos: 0 } };
+  const rateLimit = { limit: 60, window: { seconds: 60n, nanos: 0 }, retryAfter: undefined };
+  const untouched = { ...rateLimit, remaining: 60, resetTime: undefined };
+  const scoped = { requiredScopes: ['a'] };
+  expect(await verify(credential, scoped)).toMatchObject({ rateLimit: untouched, cacheTtl: undefined });
   expect(await verify(credential)).toMatchObject({
     decision: Decision.VALID,
-    rateLimit,
+    rateLimit: { ...rateLimit, remaining: 59 },
     cacheTtl: { seconds: 0n, nanos: 0 },
   });
-  expect(await verify(credential, { requiredScopes: ['a'] })).toMatchObject({
+  expect(await verify(credential, scoped)).toMatchObject({
     decision: Decision.INSUFFICIENT_SCOPE,
-    rateLimit,
-    cacheTtl: undefined,
+    rateLimit: { ...rateLimit, remaining: 59, resetTime: expect.anything() as unknown },
   });
   expect(await verify(credential, { organizationId: 'other' })).toEqual(bare(Decision.WRONG_ORGANIZATION));
+  expect((await verify(credential)).rateLimit?.remaining).toBe(58);
   await call((done) => service.keys.revokeKey(toRevoke(key), done));
-  expect(await verify(credential)).toMatchObject({ decision: Decision.REVOKED, rateLimit });
+  expect(await verify(credential)).toMatchObject({
+    decision: Decision.REVOKED,
+    rateLimit: { ...rateLimit, remaining: 58 },
+    cacheTtl: undefined,
+  });
 });
 
 test('a revoked key is denied at once, and for good', async () => {

@@ -1,0 +1,99 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+
+import { Deadline, systemClock } from '../../src/keys/clock.js';
+import { createLog } from '../../src/log.js';
+import { StoreFault } from '../../src/store/faults.js';
+import { LastUses, USES_WRITTEN_EVERY_MS } from '../../src/verify/last-uses.js';
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+const at = (second: number) => new Date(Date.UTC(2026, 0, 2, 12, 0, second));
+
+function start({ keysMax }: { keysMax?: number } = {}) {
+  const written: Record<string, Date>[] = [];
+  const logged: string[] = [];
+  const store = {
+    isAway: false,
+    recordUses(uses: ReadonlyMap<string, Date>) {
+      if (this.isAway) return Promise.reject(new StoreFault('unavailable', 'away'));
+      written.push(Object.fromEntries(uses));
+      return Promise.resolve();
+    },
+  };
+  const log = createLog('info', { write: (line) => logged.push(line) });
+  const uses = new LastUses({ store, clock: systemClock, log, ...(keysMax !== undefined && { keysMax }) });
+  const end = () => uses.end(Deadline.after(1000, systemClock));
+  return { uses, store, written, logged, end };
+}
+
+test('uses are written together every few seconds, each key with its latest, and none where there was none', async () => {
+  const { uses, written, end } = start();
+  uses.note('a', at(1));
+  uses.note('b', at(2));
+  uses.note('a', at(3));
+  uses.note('a', at(2));
+  expect(written).toEqual([]);
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  expect(written).toEqual([{ a: at(3), b: at(2) }]);
+  await vi.advanceTimersByTimeAsync(3 * USES_WRITTEN_EVERY_MS);
+  expect(written).toHaveLength(1);
+  await end();
+});
+
+test('what could not be written is kept, and written with what came later', async () => {
+  const { uses, store, written, logged, end } = start();
+  store.isAway = true;
+  uses.note('a', at(1));
+  uses.note('b', at(1));
+  await vi.advanceTimersByTimeAsync(3 * USES_WRITTEN_EVERY_MS);
+  uses.note('a', at(9));
+  store.isAway = false;
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  expect(written).toEqual([{ b: at(1), a: at(9) }]);
+  expect(logged).toHaveLength(2); // once that it cannot, once that it can again
+  await end();
+});
+
+test('a use during the writing is written after it', async () => {
+  const { uses, store, written, end } = start();
+  let answer: () => void = () => undefined;
+  const record = store.recordUses.bind(store);
+  store.recordUses = (batch) => new Promise((resolve) => (answer = () => resolve(record(batch))));
+  uses.note('a', at(1));
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  uses.note('a', at(2));
+  store.recordUses = record;
+  answer();
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  expect(written).toEqual([{ a: at(1) }, { a: at(2) }]);
+  await end();
+});
+
+test('at the end all is written', async () => {
+  const { uses, written, end } = start();
+  for (let n = 0; n < 2500; n += 1) uses.note(`key ${n}`, at(1));
+  await end();
+  expect(written.flatMap((batch) => Object.keys(batch))).toHaveLength(2500);
+});
+
+test('the end comes in time though the store hangs', async () => {
+  const { uses, store, logged, end } = start();
+  store.recordUses = () => new Promise(() => undefined);
+  uses.note('a', at(1));
+  const ended = end();
+  await vi.advanceTimersByTimeAsync(1001);
+  await ended;
+  expect(logged.join()).toContain('stopped before all were written');
+});
+
+test('while the store is away, no more than so many are kept, and one warning says that the oldest are lost', async () => {
+  const { uses, store, written, logged, end } = start({ keysMax: 3 });
+  store.isAway = true;
+  for (const key of ['a', 'b', 'a', 'c', 'd', 'e']) uses.note(key, at(1));
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  store.isAway = false;
+  await end();
+  expect(written.map((batch) => Object.keys(batch))).toEqual([['c', 'd', 'e']]);
+  expect(logged.filter((line) => line.includes('the oldest are lost'))).toHaveLength(1);
+});
