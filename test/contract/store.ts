@@ -7,35 +7,32 @@ import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 
 import type { Leadership } from '../../src/audit/outbox.js';
-import { type Rule, unchanged } from '../../src/keys/change.js';
+import { seal } from '../../src/keys/chain.js';
+import { type Load, type Rule, unchanged } from '../../src/keys/change.js';
 import { Deadline, systemClock } from '../../src/keys/clock.js';
-import { createKey } from '../../src/keys/create-key.js';
-import type { AuditEvent, EventType } from '../../src/keys/event.js';
-import { newClientId, newEventId, newKeyId } from '../../src/keys/ids.js';
-import { type Key, KEY_STATES, type Standing, revise, stateOf } from '../../src/keys/key.js';
+import type { AuditEvent, EventDraft, EventType } from '../../src/keys/event.js';
+import { newClientId, newKeyId } from '../../src/keys/ids.js';
+import { etagOf, type Key, KEY_STATES, type Standing, revise, stateOf } from '../../src/keys/key.js';
 import { factsOf } from '../../src/keys/keyspace-facts.js';
-import { GENESIS_HASH, type OrganizationRef, organizationPath } from '../../src/keys/organization.js';
-import { isRefusal } from '../../src/keys/refusal.js';
-import { revokeKey } from '../../src/keys/revoke-key.js';
+import {
+  etagOfOrganization,
+  GENESIS_HASH,
+  newOrganization,
+  type Organization,
+  type OrganizationRef,
+  organizationPath,
+} from '../../src/keys/organization.js';
+import { isRefusal, type Refusal } from '../../src/keys/refusal.js';
 import { type KeySelector, selectKey } from '../../src/keys/select-key.js';
+import type { UpdateOrganization } from '../../src/keys/update-organization.js';
 import { StoreFault } from '../../src/store/faults.js';
 import type { KeyQuery, Store } from '../../src/store/port.js';
-import {
-  acme,
-  aKey,
-  aKeyspace,
-  aMutation,
-  askingToCreate,
-  askingToRevoke,
-  drawToCreate,
-  drawToRevoke,
-  limitedTo,
-  noon,
-} from '../support/domain.js';
+import { acme, aKey, aKeyspace, aMutation, askingToImport, limitedTo, noon, SOURCE } from '../support/domain.js';
 import { expectWhole } from '../support/expect-whole.js';
 import { Model } from '../support/model.js';
 import type { StorePlace } from '../support/open-store.js';
-import { startStoreProcess } from '../support/start-store-process.js';
+import { step, toRequest } from '../support/requests.js';
+import { CHILDS_BUDGET, startStoreProcess } from '../support/start-store-process.js';
 import type { Outcome } from '../support/store-process.js';
 import {
   ample,
@@ -47,12 +44,18 @@ import {
   organizationsOf,
   put,
   revoke,
+  rotate,
   toCreate,
   toDraft,
   tryCreate,
+  tryImport,
   tryRevoke,
+  tryRotate,
+  tryUpdate,
   tryUpdateOrganization,
+  update,
 } from '../support/store-calls.js';
+import { describeBookkeeping } from './bookkeeping.js';
 
 // A digest just made is a Buffer, one that was stored need not be.
 expect.addEqualityTesters([
@@ -66,6 +69,17 @@ export interface TestPlace extends AsyncDisposable {
   open(): Promise<Store>;
   /** Opens it as another replica would while it is open; an engine of one process answers the store that is open. */
   join(open: Store): Promise<Store>;
+}
+
+type Run<Subject> = (promise: string, run: (subject: Subject, place: TestPlace) => Promise<void>) => void;
+
+/** What each part of the suite is written with. */
+export interface Suite {
+  readonly newPlace: () => Promise<TestPlace>;
+  /** Runs the test on a new, open store. */
+  readonly onStore: Run<Store>;
+  /** Runs the test on two replicas of one store, or twice on the same where the engine has one process. */
+  readonly onReplicas: Run<[Store, Store]>;
 }
 
 const umbrella: OrganizationRef = { keyspace: 'shop', organizationId: 'umbrella' };
@@ -85,31 +99,29 @@ const later = (ms: number) => new Date(noon.getTime() + ms);
 const passed = () => Deadline.after(0, systemClock);
 const times = <T>(count: number, make: (n: number) => T): T[] => Array.from({ length: count }, (_, n) => make(n));
 const idsOf = (keys: readonly Key[]) => keys.map(({ keyId }) => keyId);
+const grantedOf = <A>(answers: readonly (A | Refusal)[]): A[] =>
+  answers.flatMap((answer) => (isRefusal(answer) ? [] : [answer]));
 const sequencesOf = (events: readonly AuditEvent[]) => events.map(({ sequence }) => sequence);
 
 export function describeStore(name: string, newPlace: () => Promise<TestPlace>): void {
-  /** Runs the test on a new, open store. */
-  const onStore = (promise: string, run: (store: Store, place: TestPlace) => Promise<void>, timeoutMs = 60_000) =>
-    test(
-      promise,
-      async () => {
-        await using place = await newPlace();
-        await using store = await place.open();
-        await run(store, place);
-      },
-      timeoutMs,
-    );
+  const onStore: Suite['onStore'] = (promise, run) =>
+    test(promise, { timeout: 60_000 }, async () => {
+      await using place = await newPlace();
+      await using store = await place.open();
+      await run(store, place);
+    });
 
-  /** Runs the test on two replicas of one store, or twice on the same where the engine has one process. */
-  const onReplicas = (promise: string, run: (stores: [Store, Store]) => Promise<void>) =>
+  const onReplicas: Suite['onReplicas'] = (promise, run) =>
     onStore(promise, async (store, place) => {
       const other = await place.join(store);
       try {
-        await run([store, other]);
+        await run([store, other], place);
       } finally {
         if (other !== store) await other[Symbol.asyncDispose]();
       }
     });
+
+  describeBookkeeping(name, { newPlace, onStore, onReplicas });
 
   describe(`${name}: changes`, () => {
     onStore('a record comes back in every field as it was put', async (store) => {
@@ -361,6 +373,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
     onStore('a call after its deadline changes nothing and answers nothing', async (store) => {
       const { load, rule } = toCreate({});
       const query: KeyQuery = { types: [], states: KEY_STATES, at: noon, limit: 1 };
+      const budget = { lineageId: newKeyId(), windowMs: 60_000, limit: 5 };
       const calls = [
         () => store.change(load, rule, passed()),
         () => store.findByDigest('shop', aKey().digest.bytes, passed()),
@@ -368,6 +381,14 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         () => store.listKeys(acme, query, passed()),
         () => store.countExpired(acme, noon, passed()),
         () => store.listEvents(acme, { types: [], afterSequence: 0, limit: 1 }, passed()),
+        () => store.findOrganization(acme, passed()),
+        () => store.recordUses(new Map([[newKeyId(), noon]]), passed()),
+        () => store.moveDigest(newKeyId(), aKey().digest, aKey().digest, passed()),
+        () => store.countDigests(passed()),
+        () => store.takeBudget({ ...budget, want: 1 }, passed()),
+        () => store.readBudget(budget, passed()),
+        () => store.pepperFingerprints(passed()),
+        () => store.rememberPeppers(new Map([[1, 'f'.repeat(64)]]), passed()),
         () => store.keyspaceFacts(passed()),
         () => store.rememberKeyspaces([factsOf(uniqueNames)], passed()),
         () => store.ping(passed()),
@@ -375,26 +396,187 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       for (const call of calls) await expect(call()).rejects.toThrow(StoreFault);
       expect(await organizationsOf(store)).toEqual([]);
       expect(await store.keyspaceFacts(ample())).toEqual([]);
+      expect(await store.pepperFingerprints(ample())).toEqual(new Map());
+      expect(await store.readBudget(budget, ample())).toMatchObject({ left: 5 });
     });
 
     onStore('any sequence of requests leaves what the rules say', async (store) => {
       let run = 0;
       await fc.assert(
-        fc.asyncProperty(fc.array(steps, { minLength: 5, maxLength: 12 }), async (sequence) => {
+        fc.asyncProperty(fc.array(step, { minLength: 8, maxLength: 20 }), async (sequence) => {
           run += 1;
           const organization = { keyspace: 'shop', organizationId: `acme-${run}` };
           const model = new Model(organization);
-          for (const step of sequence) {
-            const { load, rule } = toRequest(step, organization, model);
+          for (const one of sequence) {
+            const { load, rule } = toRequest(one, model, organization);
             expect(await store.change({ organization, ...load }, rule, ample())).toEqual(model.change(load, rule));
           }
           expect(await keysOf(store, organization)).toEqual(
             [...model.keys.values()].sort((a, b) => b.sequence - a.sequence),
           );
           expect(await eventsOf(store, organization)).toEqual(model.events);
+          expect(await store.findOrganization(organization, ample())).toEqual(model.organization);
+          for (const key of model.keys.values()) {
+            expect(await findByDigest(store, key)).toEqual({ key, organization: model.organization });
+          }
         }),
-        { numRuns: 20 },
+        { numRuns: 30 },
       );
+    });
+  });
+
+  describe(`${name}: organizations`, () => {
+    const set = async (store: Store, ask: Partial<UpdateOrganization>, organization = acme) =>
+      granted(
+        await tryUpdateOrganization(store, {
+          keyspace: twoPlans,
+          ask: { mutation: aMutation({ organization }), ...ask },
+        }),
+      );
+
+    onStore('one that was never written has what holds for a new one, and reading it writes nothing', async (store) => {
+      await create(store);
+      for (const organization of [umbrella, acmeElsewhere]) {
+        expect(await store.findOrganization(organization, ample())).toEqual(newOrganization(organization));
+      }
+      expect(await organizationsOf(store)).toHaveLength(1);
+    });
+
+    onStore('settings are stored with their event, count their changes, and can be unset again', async (store) => {
+      await set(store, { plan: 'gold' });
+      const first = await store.findOrganization(acme, ample());
+      expect(first).toMatchObject({ plan: 'gold', suspended: false, settingsRevision: 1, sequence: 1, keyCount: 0 });
+      await set(store, { suspended: true });
+      await set(store, { plan: '' });
+      const last = await store.findOrganization(acme, ample());
+      expect(last).toMatchObject({ suspended: true, settingsRevision: 3, sequence: 3 });
+      expect(last).not.toHaveProperty('plan');
+      const events = await expectWhole(store);
+      expect(events.map(({ type, keyId }) => [type, keyId])).toEqual(times(3, () => ['organization.updated', '']));
+      expect(await store.outbox.pending(10)).toEqual(events);
+    });
+
+    onStore('keys that come and go leave the settings and their revision as they are', async (store) => {
+      const set1 = await set(store, { plan: 'gold' });
+      const key = await create(store, { keyspace: twoPlans });
+      await revoke(store, key);
+      const organization = await store.findOrganization(acme, ample());
+      expect(organization).toMatchObject({ plan: 'gold', settingsRevision: 1, revision: 3 });
+      expect(etagOfOrganization(organization)).toBe(etagOfOrganization(set1));
+    });
+
+    onReplicas(
+      'a suspension is seen with every key as soon as it is answered, and so is its end',
+      async ([one, other]) => {
+        const keys = [await create(one), await create(other)];
+        for (const n of times(10, (at) => at)) {
+          const suspended = n % 2 === 0;
+          await set(n % 3 ? one : other, { suspended });
+          for (const key of keys) {
+            expect((await findByDigest(n % 3 ? other : one, key))?.organization).toMatchObject({
+              suspended,
+              settingsRevision: n + 1,
+            });
+          }
+          expect(await (n % 3 ? other : one).findOrganization(acme, ample())).toMatchObject({ suspended });
+        }
+      },
+    );
+
+    onStore('a key is found with its own organization, as it stands in its own keyspace', async (store) => {
+      await set(store, { plan: 'gold' });
+      await set(store, { suspended: true }, acmeElsewhere);
+      const [here] = await put(store, [aKey()]);
+      const [there] = await put(store, [aKey(acmeElsewhere)], acmeElsewhere);
+      if (!here || !there) throw new Error('nothing was put');
+      expect((await findByDigest(store, here))?.organization).toEqual(await store.findOrganization(acme, ample()));
+      expect((await findByDigest(store, there))?.organization).toMatchObject({ ...acmeElsewhere, suspended: true });
+    });
+
+    onStore('a repeated request is known though it names no key', async (store) => {
+      const mutation = aMutation({ request: { method: 'UpdateOrganization', requestId: 'r1', hash: 'h' } });
+      await set(store, { mutation, plan: 'gold' });
+      await set(store, { plan: 'free' });
+      expect(await set(store, { mutation, plan: 'gold' })).toMatchObject({ plan: 'free', settingsRevision: 2 });
+      const other = aMutation({ request: { method: 'UpdateOrganization', requestId: 'r1', hash: 'other' } });
+      expect(await tryUpdateOrganization(store, { keyspace: twoPlans, ask: { mutation: other } })).toEqual({
+        refused: 'REQUEST_ID_REUSED',
+      });
+      expect(await expectWhole(store)).toHaveLength(2);
+    });
+
+    onReplicas('of those who change settings under the same etag exactly one wins', async (stores) => {
+      const { settingsRevision } = await set(stores[0], { plan: 'gold' });
+      const etag = etagOfOrganization(await stores[1].findOrganization(acme, ample()));
+      const answers = await Promise.all(
+        times(6, (n) =>
+          tryUpdateOrganization(stores[n % 2] ?? stores[0], {
+            keyspace: twoPlans,
+            ask: { etag, ...(n % 3 ? { suspended: true } : { plan: 'free' }) },
+          }),
+        ),
+      );
+      expect(answers.filter(isRefusal)).toEqual(times(5, () => ({ refused: 'ETAG_MISMATCH' })));
+      expect(await stores[0].findOrganization(acme, ample())).toMatchObject({ settingsRevision: settingsRevision + 1 });
+      expect(await expectWhole(stores[0])).toHaveLength(2);
+    });
+  });
+
+  describe(`${name}: events that were lost`, () => {
+    /** Events that follow the head in the sink, and in no store any more. */
+    const lost = (head: Organization, count: number, key: Key) =>
+      seal(
+        head,
+        times(count, () => toDraft(key, { type: 'key.updated', time: later(50) })),
+        SOURCE,
+      ).events;
+    const recover = (store: Store, events: readonly AuditEvent[], drafts: readonly EventDraft[] = []) =>
+      store.change(
+        { organization: acme },
+        () => ({ answer: 'done', widens: false, recovered: events, put: [], events: drafts }),
+        ample(),
+      );
+
+    onStore('come back behind the head as published, byte for byte, and the chain goes on from them', async (store) => {
+      const key = await create(store);
+      const events = lost(await store.findOrganization(acme, ample()), 3, key);
+      await recover(store, events, [toDraft(key, { type: 'key.updated' })]);
+      const all = await expectWhole(store);
+      expect(all.slice(1, 4)).toEqual(events);
+      expect(all).toHaveLength(5);
+      expect(all[4]?.time).toEqual(later(50));
+      expect(sequencesOf(await store.outbox.pending(10))).toEqual([1, 5]);
+      expect(await store.outbox.backlog(10)).toMatchObject({ depth: 2 });
+      await revoke(store, key);
+      expect(await expectWhole(store)).toHaveLength(6);
+    });
+
+    onStore('may be all that a change is, also in an organization that is new to the store', async (store) => {
+      const key = aKey();
+      const events = lost(newOrganization(acme), 2, key);
+      await recover(store, events);
+      expect(await eventsOf(store)).toEqual(events);
+      expect(await store.outbox.pending(10)).toEqual([]);
+      expect(await store.outbox.backlog(10)).toEqual({ depth: 0 });
+      expect(await store.findOrganization(acme, ample())).toMatchObject({
+        sequence: 2,
+        hash: events[1]?.hash,
+        lastEventTime: later(50),
+        createTime: later(50),
+        updateTime: later(50),
+      });
+      expect((await create(store)).sequence).toBe(3);
+      expect(sequencesOf(await store.outbox.pending(10))).toEqual([3]);
+    });
+
+    onStore('are refused as a fault where they do not follow the head, and nothing is written', async (store) => {
+      const key = await create(store);
+      const before = [await eventsOf(store), await organizationsOf(store)];
+      const events = lost(await store.findOrganization(acme, ample()), 3, key);
+      for (const broken of [events.slice(1), [...events, ...events], [...events].reverse()]) {
+        await expect(recover(store, broken)).rejects.toThrow();
+        expect([await eventsOf(store), await organizationsOf(store)]).toEqual(before);
+      }
     });
   });
 
@@ -469,6 +651,220 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         expect(await keysOf(stores[1])).toEqual(answers.sort((a, b) => b.sequence - a.sequence));
       },
     );
+
+    onReplicas(
+      'of those who rotate a key at once exactly one wins, and the others learn that it has',
+      async (stores) => {
+        for (const overlapMs of [undefined, 0, 60_000]) {
+          const key = await create(stores[0]);
+          const selector = { by: 'key_id', keyId: key.keyId } as const;
+          const answers = await Promise.all(
+            times(6, (n) =>
+              tryRotate(stores[n % 2] ?? stores[0], {
+                ask: { selector, ...(overlapMs !== undefined && { overlapMs }) },
+              }),
+            ),
+          );
+          const refused = overlapMs === 0 ? 'KEY_REVOKED' : 'KEY_SUPERSEDED';
+          expect(answers.filter(isRefusal)).toEqual(times(5, () => ({ refused })));
+          const [won] = grantedOf(answers);
+          expect((await findByDigest(stores[1], key))?.key).toEqual(won?.previousKey);
+          expect(won && (await findByDigest(stores[1], won.key))?.key).toEqual(won?.key);
+        }
+        expect(await expectWhole(stores[0])).toHaveLength(6);
+      },
+    );
+
+    onReplicas(
+      'of a rotation sent several times at once one is carried out, and all are answered it',
+      async (stores) => {
+        const key = await create(stores[0]);
+        const mutation = aMutation({ request: { method: 'RotateKey', requestId: 'r1', hash: 'h' } });
+        const ask = { mutation, selector: { by: 'key_id', keyId: key.keyId } as const };
+        const answers = await Promise.all(times(6, (n) => tryRotate(stores[n % 2] ?? stores[0], { ask })));
+        const rotated = answers.map(granted);
+        expect(rotated.filter(({ replayed }) => !replayed)).toHaveLength(1);
+        expect(new Set(rotated.map((one) => `${one.key.keyId} ${one.previousKey.keyId}`)).size).toBe(1);
+        expect(await expectWhole(stores[0])).toHaveLength(2);
+      },
+    );
+
+    onReplicas(
+      'a key that is rotated and revoked at once ends revoked, whichever comes first',
+      async ([one, other]) => {
+        for (const n of times(10, (at) => at)) {
+          const key = await create(one);
+          const [rotated, ended] = await Promise.all([
+            tryRotate(n % 2 ? one : other, { ask: { selector: { by: 'key_id', keyId: key.keyId } } }),
+            revoke(other, key),
+          ]);
+          expect(ended.standing.kind).toBe('revoked');
+          expect((await findByDigest(one, key))?.key).toEqual(ended);
+          if (isRefusal(rotated)) expect(rotated).toEqual({ refused: 'KEY_REVOKED' });
+          else expect(ended.supersededBy).toBe(rotated.key.keyId);
+        }
+        await expectWhole(one);
+      },
+    );
+
+    onReplicas(
+      'a lineage that is revoked by name while it is rotated ends whole, whichever comes first',
+      async (stores) => {
+        for (const n of times(8, (at) => at)) {
+          const key = await create(stores[0], { ask: { name: `key ${n}` } });
+          const { key: newer } = await rotate(stores[0], key, { ask: { overlapMs: 60_000 } });
+          const [rotated] = await Promise.all([
+            tryRotate(stores[n % 2] ?? stores[0], {
+              ask: { selector: { by: 'key_id', keyId: newer.keyId }, overlapMs: 60_000 },
+            }),
+            tryRevoke(stores[1], { selector: { by: 'name', name: `key ${n}` } }),
+          ]);
+          const ofLineage = (await keysOf(stores[0])).filter(({ lineageId }) => lineageId === key.keyId);
+          expect(ofLineage.filter(({ standing }) => standing.kind !== 'revoked')).toEqual([]);
+          if (isRefusal(rotated)) expect(rotated).toEqual({ refused: 'KEY_REVOKED' });
+        }
+        await expectWhole(stores[0]);
+      },
+    );
+
+    onReplicas('of those who update a key under the same etag exactly one wins', async (stores) => {
+      const key = await create(stores[0]);
+      const ask = { selector: { by: 'key_id', keyId: key.keyId }, etag: etagOf(key) } as const;
+      const answers = await Promise.all(
+        times(8, (n) => tryUpdate(stores[n % 2] ?? stores[0], { ask: { ...ask, labels: { writer: String(n) } } })),
+      );
+      expect(answers.filter(isRefusal)).toEqual(times(7, () => ({ refused: 'ETAG_MISMATCH' })));
+      expect(grantedOf(answers)).toEqual(await keysOf(stores[0]));
+      expect(await expectWhole(stores[0])).toHaveLength(2);
+    });
+
+    onReplicas('updates of different fields at once, without etag, are all kept', async (stores) => {
+      const key = await create(stores[0]);
+      await Promise.all([
+        update(stores[0], key, { labels: { team: 'a' } }),
+        update(stores[1], key, { scopes: ['read'] }),
+        update(stores[0], key, { disabled: true }),
+        update(stores[1], key, { name: 'renamed' }),
+        update(stores[0], key, { expireTime: later(500) }),
+      ]);
+      expect(await keysOf(stores[1])).toEqual([
+        {
+          ...key,
+          labels: { team: 'a' },
+          scopes: ['read'],
+          standing: { kind: 'disabled' },
+          name: 'renamed',
+          expireTime: later(500),
+          revision: 6,
+        },
+      ]);
+      expect(await expectWhole(stores[0])).toHaveLength(6);
+    });
+
+    onReplicas('of those who rename keys to the same unique name exactly one wins', async (stores) => {
+      const keys = await Promise.all(
+        times(6, (n) => create(stores[n % 2] ?? stores[0], { keyspace: uniqueNames, ask: { name: `key ${n}` } })),
+      );
+      const answers = await Promise.all(
+        keys.map(({ keyId }, n) =>
+          tryUpdate(stores[n % 2] ?? stores[0], {
+            keyspace: uniqueNames,
+            ask: { selector: { by: 'key_id', keyId }, name: 'wanted' },
+          }),
+        ),
+      );
+      expect(answers.filter(isRefusal)).toEqual(times(5, () => ({ refused: 'NAME_TAKEN' })));
+      expect(await expectWhole(stores[0])).toHaveLength(7);
+    });
+
+    onReplicas('while a plan becomes smaller, no key is made beyond the limit that held for it', async (stores) => {
+      for (const round of times(3, (n) => n)) {
+        const organization = { keyspace: 'shop', organizationId: `acme-${round}` };
+        const mutation = aMutation({ organization });
+        const setPlan = (store: Store, plan: string) =>
+          tryUpdateOrganization(store, { keyspace: twoPlans, ask: { mutation, plan } });
+        granted(await setPlan(stores[0], 'gold'));
+        const createOne = (n: number) =>
+          tryCreate(stores[n % 2] ?? stores[0], { keyspace: twoPlans, ask: { mutation, name: `key ${n}` } });
+        const first = times(4, createOne);
+        const lowered = setPlan(stores[1], 'free');
+        await Promise.all([...first, lowered, ...times(4, (n) => createOne(n + 4))]);
+
+        let limit = 5;
+        let count = 0;
+        for (const { type } of await expectWhole(stores[0], organization)) {
+          if (type === 'key.created') expect((count += 1)).toBeLessThanOrEqual(limit);
+          // The first sets the larger plan.
+          else if (count > 0 || limit === 3) limit = 3;
+        }
+        expect(count).toBeGreaterThanOrEqual(3);
+        const { keyCount } = await stores[1].findOrganization(organization, ample());
+        expect(keyCount).toBe(count);
+        expect(await createOne(9)).toMatchObject({ refused: 'KEY_LIMIT_REACHED', limit: 3, plan: 'free' });
+      }
+    });
+
+    onReplicas(
+      'at the limit a key can be rotated, keeps its unique name, and gives its place to none',
+      async (stores) => {
+        const keyspace = limitedTo(1, { names: uniqueNames.names });
+        const key = await create(stores[0], { keyspace, ask: { name: 'only' } });
+        const rotation = rotate(stores[0], key, { keyspace, ask: { overlapMs: 60_000 } });
+        const racing = times(6, (n) =>
+          tryCreate(stores[n % 2] ?? stores[0], { keyspace, ask: { name: n % 3 ? `key ${n}` : 'only' } }),
+        );
+        const { key: newer, previousKey } = await rotation;
+        for (const [n, answer] of (await Promise.all(racing)).entries()) {
+          expect(answer).toMatchObject({ refused: n % 3 ? 'KEY_LIMIT_REACHED' : 'NAME_TAKEN' });
+        }
+        expect(newer).toMatchObject({ name: 'only', nameIsUnique: true });
+        expect(await keysOf(stores[1])).toEqual([newer, previousKey]);
+        expect(await stores[1].findOrganization(acme, ample())).toMatchObject({ keyCount: 1 });
+        const again = await rotate(stores[1], newer, { keyspace, ask: { overlapMs: 60_000 } });
+        expect(await tryCreate(stores[0], { keyspace, ask: { name: 'only' } })).toEqual({ refused: 'NAME_TAKEN' });
+        expect((await keysOf(stores[0])).map(({ keyId }) => keyId)).toEqual(idsOf([again.key, newer, key]));
+        expect((await expectWhole(stores[0])).map(({ type }) => type)).toEqual([
+          'key.created',
+          'key.rotated',
+          'key.rotated',
+          'key.revoked',
+        ]);
+      },
+    );
+
+    onReplicas('of two organizations that import the same digest at once exactly one gets the key', async (stores) => {
+      for (const round of times(8, (n) => n)) {
+        const { digest } = aKey();
+        const answers = await Promise.all(
+          times(4, (n) => {
+            const organization = n % 2 ? umbrella : acme;
+            const ask = { mutation: aMutation({ organization }), digest };
+            return tryImport(stores[(n + (round % 3)) % 2] ?? stores[0], { ask });
+          }),
+        );
+        const refused = answers.filter(isRefusal);
+        expect(refused).toEqual(times(2, () => ({ refused: 'DIGEST_TAKEN', by: 'digest' })));
+        const imported = grantedOf(answers);
+        expect(imported.map(({ alreadyImported }) => alreadyImported).sort()).toEqual([false, true]);
+        expect(new Set(imported.map(({ key }) => key.keyId)).size).toBe(1);
+        expect((await findByDigest(stores[0], { keyspace: 'shop', digest }))?.key).toEqual(imported[0]?.key);
+      }
+      let made = 0;
+      for (const organization of await organizationsOf(stores[0])) {
+        made += (await expectWhole(stores[0], organization)).length;
+      }
+      expect(made).toBe(8);
+    });
+
+    onReplicas('an import that several make at once makes each key once', async (stores) => {
+      const asks = times(5, (n) => ({ ...askingToImport(), name: `key ${n}` }));
+      const answers = await Promise.all(
+        times(20, async (n) => granted(await tryImport(stores[n % 2] ?? stores[0], { ask: asks[n % 5] ?? {} }))),
+      );
+      expect(answers.filter(({ alreadyImported }) => !alreadyImported)).toHaveLength(5);
+      expect(await expectWhole(stores[0])).toHaveLength(5);
+      expect(new Set(idsOf(await keysOf(stores[1])))).toEqual(new Set(answers.map(({ key }) => key.keyId)));
+    });
 
     onReplicas('organizations that change at the same time do not disturb each other', async (stores) => {
       const organizations = times(8, (n) => ({ keyspace: 'shop', organizationId: `org-${n}` }));
@@ -584,9 +980,9 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       }
     });
 
-    onStore('a name selects its current key, with what is unrevoked of its lineage', async (store) => {
+    onStore('a name selects its current key, and the old name of a renamed lineage selects none', async (store) => {
       const first = aKey({ standing: revoked() });
-      const older = aKey({ lineageId: first.lineageId, rotatedFrom: first.keyId });
+      const older = aKey({ name: 'before', lineageId: first.lineageId, rotatedFrom: first.keyId });
       const newer = aKey({ lineageId: first.lineageId, rotatedFrom: older.keyId });
       const stored = await put(store, [
         { ...first, supersededBy: older.keyId },
@@ -594,18 +990,8 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         newer,
         aKey({ name: 'other' }),
       ]);
-      const found = await select(store, { by: 'name', name: 'ci' });
-      expect(selectKey(found, { by: 'name', name: 'ci' })).toEqual(stored[2]);
-      const unrevoked = found.filter(({ standing }) => standing.kind !== 'revoked');
-      expect(idsOf(unrevoked).sort()).toEqual([older.keyId, newer.keyId].sort());
-    });
-
-    onStore('a renamed lineage is selected whole by its new name, and by its old one no more', async (store) => {
-      const older = aKey({ name: 'before' });
-      const newer = aKey({ name: 'after', lineageId: older.lineageId, rotatedFrom: older.keyId });
-      await put(store, [{ ...older, supersededBy: newer.keyId }, newer]);
-      const found = await select(store, { by: 'name', name: 'after' });
-      expect(idsOf(found).sort()).toEqual([older.keyId, newer.keyId].sort());
+      const named = { by: 'name', name: 'ci' } as const;
+      expect(selectKey(await select(store, named), named)).toEqual(stored[2]);
       const before = { by: 'name', name: 'before' } as const;
       expect(selectKey(await select(store, before), before)).toEqual({ refused: 'KEY_NOT_FOUND' });
     });
@@ -629,14 +1015,6 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       expect(selectKey(await select(store, byName), byName)).toEqual(stored[2]);
       const [current] = await put(store, [aKey({ standing: { kind: 'disabled' }, expireTime: later(-9) })]);
       expect(selectKey(await select(store, byName), byName)).toEqual(current);
-    });
-
-    onStore('the one revoked last comes with what is unrevoked of its lineage', async (store) => {
-      const older = aKey();
-      const newer = aKey({ lineageId: older.lineageId, rotatedFrom: older.keyId, standing: revoked() });
-      await put(store, [{ ...older, supersededBy: newer.keyId }, newer]);
-      const found = await select(store, { by: 'name', name: 'ci' });
-      expect(idsOf(found).sort()).toEqual([older.keyId, newer.keyId].sort());
     });
 
     onStore('what nothing matches is empty, and an empty digest table answers nothing', async (store) => {
@@ -663,6 +1041,91 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         ample(),
       );
       expect(none).toEqual({ selected: [], holder: undefined });
+    });
+
+    onStore(
+      'a change sees the lineage of a key only where it asks for it, and of that what is unrevoked',
+      async (store) => {
+        const first = await create(store);
+        const second = (await rotate(store, first, { ask: { overlapMs: 0 } })).key;
+        const third = (await rotate(store, second)).key;
+        await create(store);
+        const keyId = third.keyId;
+        const selectedBy = (load: Partial<Load>) =>
+          store.change({ organization: acme, ...load }, (state) => unchanged(idsOf(state.selected)), ample());
+        const selector = { by: 'key_id', keyId } as const;
+        expect(await selectedBy({ selector })).toEqual([keyId]);
+        expect(granted(await selectedBy({ selector, withLineage: true })).sort()).toEqual([second.keyId, keyId].sort());
+        const ended = { by: 'key_id', keyId: first.keyId } as const;
+        expect(granted(await selectedBy({ selector: ended, withLineage: true })).sort()).toEqual(
+          [first.keyId, second.keyId, keyId].sort(),
+        );
+        const none = { by: 'key_id', keyId: newKeyId() } as const;
+        expect(await selectedBy({ selector: none, withLineage: true })).toEqual([]);
+      },
+    );
+
+    onStore(
+      'the lineage of a name is that of the key which is meant, whatever its others are called',
+      async (store) => {
+        const selectedBy = async (name: string) =>
+          granted(
+            await store.change(
+              { organization: acme, selector: { by: 'name', name }, withLineage: true },
+              (state) => unchanged(idsOf(state.selected).sort()),
+              ample(),
+            ),
+          );
+        const first = await create(store, { ask: { name: 'before' } });
+        const { key: second } = await rotate(store, first);
+        await update(store, second, { name: 'after' });
+        expect(await selectedBy('after')).toEqual([first.keyId, second.keyId].sort());
+        await revoke(store, second);
+        expect(await selectedBy('after')).toEqual([first.keyId, second.keyId].sort());
+        const [current] = await put(store, [aKey({ name: 'after' })]);
+        expect(await selectedBy('after')).toEqual([current?.keyId]);
+      },
+    );
+
+    onStore(
+      'a change sees the keys whose ids it lists, revoked or not, and none of another organization',
+      async (store) => {
+        const mine = await put(
+          store,
+          times(120, (n) => aKey(n % 2 ? { standing: revoked() } : {})),
+        );
+        const [other] = await put(store, [aKey(umbrella)], umbrella);
+        if (!other) throw new Error('nothing was put');
+        const keyIds = [...idsOf(mine), other.keyId, newKeyId()];
+        const listed = granted(
+          await store.change({ organization: acme, keyIds }, (state) => unchanged(state.listed), ample()),
+        );
+        expect([...listed].sort((a, b) => a.sequence - b.sequence)).toEqual(mine);
+        const none = await store.change({ organization: acme }, (state) => unchanged(state.listed), ample());
+        expect(none).toEqual([]);
+      },
+    );
+
+    onStore('a change sees who holds a digest in any of its forms, of whatever organization', async (store) => {
+      const [key] = await put(store, [aKey(umbrella)], umbrella);
+      await put(store, [aKey({ ...acmeElsewhere, digest: aKey().digest })], acmeElsewhere);
+      if (!key) throw new Error('nothing was put');
+      const holder = (organization: OrganizationRef, digests: readonly Uint8Array[]) =>
+        store.change({ organization, digests }, (state) => unchanged(state.digestHolder), ample());
+      const others = times(2, () => aKey().digest.bytes);
+      expect(await holder(acme, [...others, key.digest.bytes])).toEqual(key);
+      expect(await holder(umbrella, [key.digest.bytes, ...others])).toEqual(key);
+      expect(await holder(acme, others)).toBeUndefined();
+      expect(await holder(acme, [])).toBeUndefined();
+      expect(await holder(acmeElsewhere, [key.digest.bytes])).toBeUndefined();
+    });
+
+    onStore('an import finds what is stored under another form of its digest', async (store) => {
+      const { key } = granted(await tryImport(store));
+      const newer = aKey().digest;
+      const again = await tryImport(store, { ask: { digest: newer }, digests: [key.digest.bytes, newer.bytes] });
+      expect(again).toEqual({ key, alreadyImported: true });
+      expect(await expectWhole(store)).toHaveLength(1);
     });
   });
 
@@ -779,6 +1242,44 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         const page = await read(store, fields);
         expect(page).toEqual({ events: sequences.map((sequence) => events[sequence - 1]), head });
       }
+    });
+
+    onStore("a key's events include the rotation that took its place, as they do its successor's", async (store) => {
+      const first = await create(store);
+      const { key: second } = await rotate(store, first, { ask: { overlapMs: 60_000 } });
+      const { key: third } = await rotate(store, second, { ask: { overlapMs: 60_000 } });
+      await create(store);
+      await revoke(store, second);
+      const { events, head } = await read(store);
+      expect(events.map(({ type }) => type)).toEqual([
+        'key.created',
+        'key.rotated',
+        'key.rotated',
+        'key.revoked',
+        'key.created',
+        'key.revoked',
+      ]);
+      expect(events.map(({ previousKeyId }) => previousKeyId)).toEqual([
+        undefined,
+        first.keyId,
+        second.keyId,
+        undefined,
+        undefined,
+        undefined,
+      ]);
+      const filters = [
+        { fields: { keyId: first.keyId }, sequences: [1, 2, 4] },
+        { fields: { keyId: second.keyId }, sequences: [2, 3, 6] },
+        { fields: { keyId: third.keyId }, sequences: [3] },
+        { fields: { keyId: second.keyId, limit: 2 }, sequences: [2, 3] },
+        { fields: { keyId: second.keyId, afterSequence: 2 }, sequences: [3, 6] },
+        { fields: { keyId: second.keyId, types: ['key.rotated' as const] }, sequences: [2, 3] },
+        { fields: { keyId: first.keyId, types: ['key.revoked' as const] }, sequences: [4] },
+      ];
+      for (const { fields, sequences } of filters) {
+        expect(await read(store, fields)).toEqual({ events: sequences.map((one) => events[one - 1]), head });
+      }
+      expect(await store.outbox.pending(10)).toEqual(events);
     });
 
     onStore('an organization that was never written has no events and the head before the first', async (store) => {
@@ -933,6 +1434,31 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       expect(await store.outbox.pending(500, () => true)).toHaveLength(26);
     });
 
+    onReplicas('how far a sink has come only grows, for each of its lanes and for each sink', async ([one, other]) => {
+      const positions = async (store: Store, sink: string) => new Map(await store.outbox.positions(sink));
+      const mark = async (store: Store, sink: string, lane: number, end: number) => {
+        const key = await create(store);
+        const events = (await eventsOf(store)).filter(({ keyId }) => keyId === key.keyId);
+        await store.outbox.markPublished(events, { sink, lane, end });
+      };
+      expect(await positions(one, 'file')).toEqual(new Map());
+      await mark(one, 'kafka/a', 0, 5);
+      await mark(other, 'kafka/a', 1, 2 ** 45);
+      await mark(one, 'kafka/b', 0, 7);
+      await mark(other, 'kafka/a', 0, 4);
+      await mark(one, 'kafka/a', 1, 0);
+      await mark(one, 'kafka/a', 2, 0);
+      const expected = new Map([[0, 5], [1, 2 ** 45], [2, 0]]); // prettier-ignore
+      for (const store of [one, other]) {
+        expect(await positions(store, 'kafka/a')).toEqual(expected);
+        expect(await positions(store, 'kafka/b')).toEqual(new Map([[0, 7]]));
+        expect(await positions(store, 'kafka')).toEqual(new Map());
+      }
+      await Promise.all(times(20, (n) => mark(n % 2 ? one : other, 'file', 0, 100 + ((n * 7) % 20))));
+      expect(await positions(one, 'file')).toEqual(new Map([[0, 119]]));
+      expect(await one.outbox.pending(100)).toEqual([]);
+    });
+
     onStore('the backlog tells its depth up to the limit, and its oldest event', async (store) => {
       expect(await store.outbox.backlog(5)).toEqual({ depth: 0 });
       for (const ms of [10, 20, 30]) await create(store, { draw: { now: later(ms) } });
@@ -1004,8 +1530,8 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         await store.rememberKeyspaces([shop, mart], ample());
         const facts = async () => (await store.keyspaceFacts(ample())).sort((a, b) => (a.name < b.name ? -1 : 1));
         expect(await facts()).toEqual([
-          { ...mart, hasUnrevokedKeys: false },
-          { ...shop, hasUnrevokedKeys: false },
+          { ...mart, hasUnrevokedKeys: false, plansInUse: [] },
+          { ...shop, hasUnrevokedKeys: false, plansInUse: [] },
         ]);
         const key = await create(store);
         await put(store, [aKey({ ...acmeElsewhere, standing: revoked() })], acmeElsewhere);
@@ -1013,8 +1539,8 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         // A replica with an older file must not make the others' keyspaces forgotten.
         await store.rememberKeyspaces([{ ...shop, prefix: 'new_', uniqueNames: true }], ample());
         expect(await facts()).toEqual([
-          { ...mart, hasUnrevokedKeys: false },
-          { ...shop, prefix: 'new_', uniqueNames: true, hasUnrevokedKeys: true },
+          { ...mart, hasUnrevokedKeys: false, plansInUse: [] },
+          { ...shop, prefix: 'new_', uniqueNames: true, hasUnrevokedKeys: true, plansInUse: [] },
         ]);
         await revoke(store, key);
         expect((await facts()).map((one) => one.hasUnrevokedKeys)).toEqual([false, false]);
@@ -1040,6 +1566,28 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
     });
   });
 
+  describe(`${name}: plans`, () => {
+    onStore('those that organizations were given are told of, each once, for as long as one has it', async (store) => {
+      await store.rememberKeyspaces(
+        ['shop', 'mart', 'none'].map((one) => ({ ...factsOf(aKeyspace()), name: one })),
+        ample(),
+      );
+      const set = (organization: OrganizationRef, plan: string) =>
+        tryUpdateOrganization(store, { keyspace: twoPlans, ask: { mutation: aMutation({ organization }), plan } });
+      const plans = async () =>
+        Object.fromEntries((await store.keyspaceFacts(ample())).map((one) => [one.name, one.plansInUse]));
+      await create(store);
+      expect(await plans()).toEqual({ shop: [], mart: [], none: [] });
+      for (const organizationId of ['a', 'b', 'c']) await set({ keyspace: 'shop', organizationId }, 'gold');
+      await set(acme, 'free');
+      await set(acmeElsewhere, 'gold');
+      expect(await plans()).toEqual({ shop: ['free', 'gold'], mart: ['gold'], none: [] });
+      await set(acme, 'gold');
+      await set(acmeElsewhere, '');
+      expect(await plans()).toEqual({ shop: ['gold'], mart: [], none: [] });
+    });
+  });
+
   describe(`${name}: life`, () => {
     test('what was stored is there when the store is opened again', { timeout: 60_000 }, async () => {
       await using place = await newPlace();
@@ -1049,18 +1597,23 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         const key = await create(store, { ask: { mutation } });
         await revoke(store, await create(store));
         await store.rememberKeyspaces([factsOf(aKeyspace())], ample());
-        await store.outbox.markPublished((await store.outbox.pending(10)).slice(0, 1), reached);
+        await store.outbox.markPublished((await store.outbox.pending(10)).slice(0, 1), { ...reached, end: 77 });
+        granted(await tryUpdateOrganization(store, { keyspace: twoPlans, ask: { plan: 'gold', suspended: true } }));
         return {
           key,
           keys: await keysOf(store),
           events: await eventsOf(store),
           pending: await store.outbox.pending(10),
+          organization: await store.findOrganization(acme, ample()),
         };
       })();
       await using store = await place.open();
       expect(await keysOf(store)).toEqual(before.keys);
       expect(await expectWhole(store)).toEqual(before.events);
       expect(await store.outbox.pending(10)).toEqual(before.pending);
+      expect(await store.outbox.positions('file')).toEqual(new Map([[0, 77]]));
+      expect(await store.findOrganization(acme, ample())).toEqual(before.organization);
+      expect((await findByDigest(store, before.key))?.organization).toEqual(before.organization);
       expect(await store.keyspaceFacts(ample())).toMatchObject([{ name: 'shop', hasUnrevokedKeys: true }]);
       expect(await tryCreate(store, { ask: { mutation } })).toEqual({ key: before.key, replayed: true });
     });
@@ -1072,26 +1625,29 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       },
       async () => {
         await using place = await newPlace();
-        const acknowledged = new Set<string>();
-        const hearKeys = (outcome: Outcome | undefined) => {
-          if (!outcome || !('keyIds' in outcome)) throw new Error(`no key was made: ${outcome?.failed ?? 'it ended'}`);
-          for (const keyId of outcome.keyIds) acknowledged.add(keyId);
+        const acknowledged: { did: string; keyIds: string[] }[] = [];
+        const hear = (outcome: Outcome | undefined) => {
+          if (!outcome || !('keyIds' in outcome)) throw new Error(`a step failed: ${outcome?.failed ?? 'it ended'}`);
+          acknowledged.push(outcome);
         };
-        for (const killAfter of fc.sample(fc.integer({ min: 1, max: 60 }), 4)) {
+        for (const killAfter of fc.sample(fc.integer({ min: 1, max: 80 }), 4)) {
           await using child = startStoreProcess(place.at);
           expect(await child.hear()).toEqual({ did: 'open', keyIds: [] });
-          child.tell('createForever');
-          for (let heard = 0; heard < killAfter; heard += 1) hearKeys(await child.hear());
+          child.tell('changeForever');
+          for (let heard = 0; heard < killAfter; heard += 1) hear(await child.hear());
           // At any moment, and not always just after an answer.
           await sleep(Math.random() * 5);
           await child.kill();
           // What it had said and nobody had read yet was acknowledged all the same.
-          for (let rest = await child.hear(); rest; rest = await child.hear()) hearKeys(rest);
+          for (let rest = await child.hear(); rest; rest = await child.hear()) hear(rest);
 
           await using store = await place.open();
           const events = await expectWhole(store);
-          const stored = new Set(events.map(({ keyId }) => keyId));
-          expect([...acknowledged].filter((keyId) => !stored.has(keyId))).toEqual([]);
+          const stored = new Map((await keysOf(store)).map((key) => [key.keyId, key]));
+          for (const { did, keyIds } of acknowledged) {
+            const [key, previous] = keyIds.map((keyId) => stored.get(keyId));
+            expect(key && (await isDone(store, did, key, previous)) ? did : `${did}: lost`).toBe(did);
+          }
           expect(await store.outbox.pending(1_000_000)).toEqual(events);
           await create(store);
           await expectWhole(store);
@@ -1135,50 +1691,26 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
   });
 }
 
-type Step =
-  | { do: 'create'; name: string; at: number; ttlMs: number | undefined; requestId: string | undefined }
-  | { do: 'revoke'; nth: number; by: 'key_id' | 'name'; name: string; at: number };
-
-const names = fc.constantFrom('a', 'b', 'c', 'd');
-const at = fc.integer({ min: -5000, max: 60_000 });
-const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
-const steps: fc.Arbitrary<Step> = fc.oneof(
-  fc.record({
-    do: fc.constant('create' as const),
-    name: names,
-    at,
-    ttlMs: maybe(fc.integer({ min: 1, max: 30_000 })),
-    requestId: maybe(fc.constantFrom('r1', 'r2')),
-  }),
-  fc.record({
-    do: fc.constant('revoke' as const),
-    nth: fc.nat({ max: 5 }),
-    by: fc.constantFrom('key_id' as const, 'name' as const),
-    name: names,
-    at,
-  }),
-);
-
-const threeUniqueNames = limitedTo(3, { names: { required: true, unique: true, default: '' } });
-
-function toRequest(step: Step, organization: OrganizationRef, model: Model) {
-  const now = later(step.at);
-  if (step.do === 'create') {
-    const { name, requestId, ttlMs } = step;
-    const request = requestId === undefined ? undefined : { method: 'CreateKey', requestId, hash: name };
-    const ask = askingToCreate({
-      name,
-      mutation: aMutation({ organization, ...(request && { request }) }),
-      ...(ttlMs !== undefined && { expiration: { kind: 'after', ttlMs } }),
-    });
-    const draw = drawToCreate(threeUniqueNames, { now });
-    const rule: Rule<unknown> = (state) => createKey(state, ask, threeUniqueNames, draw);
-    return { load: { name, ...(request && { request: { caller: 'console', ...request } }) }, rule };
+/** Whether what a store process said that it did shows in its keys. */
+async function isDone(store: Store, did: string, key: Key, previous: Key | undefined): Promise<boolean> {
+  switch (did) {
+    case 'create':
+    case 'import':
+      return true;
+    case 'rotate':
+      return previous?.supersededBy === key.keyId && key.rotatedFrom === previous.keyId;
+    case 'update':
+      return key.standing.kind === 'disabled';
+    case 'revoke':
+      return key.standing.kind === 'revoked';
+    case 'recordUses':
+      return key.lastUseTime?.getTime() === noon.getTime();
+    case 'takeBudget': {
+      const { want, ...budget } = CHILDS_BUDGET;
+      const { left } = await store.readBudget({ lineageId: key.lineageId, ...budget }, ample());
+      return left === budget.limit - want;
+    }
+    default:
+      throw new Error(`nobody knows what ${did} comes to`);
   }
-  const keyId = [...model.keys.keys()][step.nth] ?? newKeyId();
-  const selector: KeySelector = step.by === 'name' ? { by: 'name', name: step.name } : { by: 'key_id', keyId };
-  const ask = askingToRevoke({ selector, mutation: aMutation({ organization }) });
-  const draw = drawToRevoke({ now, eventIds: [newEventId(), newEventId()] });
-  const rule: Rule<unknown> = (state) => revokeKey(state, ask, draw);
-  return { load: { selector }, rule };
 }

@@ -25,7 +25,7 @@ export class Model {
     const commit = toCommit(state, answer, SOURCE);
     this.organization = commit.organization;
     for (const { after } of commit.put) this.keys.set(after.keyId, after);
-    this.events.push(...commit.events);
+    this.events.push(...commit.events.map(({ published: _, ...event }) => event));
     if (commit.request) {
       const { caller, method, requestId, hash, keyIds } = commit.request;
       this.#requests.set([caller, method, requestId].join(' '), { hash, keyIds });
@@ -53,7 +53,7 @@ export class Model {
   #select(selector: KeySelector, withLineage: boolean): Key[] {
     const keys = this.#keys();
     const meant = keys.filter((key) => isMeant(key, selector));
-    if (selector.by !== 'name' && !withLineage) return meant;
+    if (!withLineage) return meant;
     const lineages = new Set(meant.map(({ lineageId }) => lineageId));
     return keys.filter(
       (key) => meant.includes(key) || (lineages.has(key.lineageId) && key.standing.kind !== 'revoked'),

@@ -177,7 +177,10 @@ export function toRequest(
     case 'revoke': {
       const ask = askingToRevoke({ mutation, selector: toSelector(step.which, model) });
       const draw = drawToRevoke({ now });
-      return { load: { selector: ask.selector, ...repeat }, rule: (state) => revokeKey(state, ask, draw) };
+      return {
+        load: { selector: ask.selector, withLineage: step.which.by === 'name', ...repeat },
+        rule: (state) => revokeKey(state, ask, draw),
+      };
     }
     case 'rotate': {
       const { overlapMs } = step;

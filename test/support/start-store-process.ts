@@ -12,9 +12,12 @@ const require = createRequire(import.meta.url);
 const TSX = pathToFileURL(require.resolve('tsx')).href;
 const PROGRAM = fileURLToPath(new URL('store-process.ts', import.meta.url));
 
+/** What each lineage's budget comes to, and what is taken of it. */
+export const CHILDS_BUDGET = { windowMs: 3_600_000, limit: 1000, want: 3 };
+
 export interface StoreProcess extends AsyncDisposable {
   readonly pid: number;
-  tell(order: 'createForever'): void;
+  tell(order: 'changeForever'): void;
   /** What it says next; the rest of what it said before it ended comes first. */
   hear(): Promise<Outcome | undefined>;
   /** Tells it one thing and hears the outcome. */

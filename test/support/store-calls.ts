@@ -77,7 +77,7 @@ export async function tryRevoke(
 ): Promise<RevokedKey | Refusal> {
   const ask = askingToRevoke(fields);
   const draw = drawToRevoke(drawn);
-  const load = { ...toLoad(ask), selector: ask.selector };
+  const load = { ...toLoad(ask), selector: ask.selector, withLineage: ask.selector.by === 'name' };
   return store.change(load, (state) => revokeKey(state, ask, draw), ample());
 }
 

@@ -6,10 +6,12 @@ import { createInterface } from 'node:readline';
 
 import { StoreFault } from '../../src/store/faults.js';
 import type { Store } from '../../src/store/port.js';
+import { noon } from './domain.js';
 import { openStoreAt, type StorePlace } from './open-store.js';
-import { ample, create, keysOf } from './store-calls.js';
+import { CHILDS_BUDGET } from './start-store-process.js';
+import { ample, create, granted, keysOf, revoke, rotate, tryImport, update } from './store-calls.js';
 
-const CREATORS = 4;
+const CHANGERS = 4;
 
 export type Outcome = { did: string; keyIds: string[] } | { failed: string; kind?: string };
 
@@ -20,12 +22,27 @@ const orders: Record<string, (store: Store) => Promise<string[]>> = {
     await store.ping(ample());
     return [];
   },
-  /** Tells of each key as it is acknowledged, and never ends. */
-  async createForever(store) {
-    const creator = async () => {
-      for (;;) say({ did: 'create', keyIds: [(await create(store)).keyId] });
+  /** Makes and alters keys one after the other, tells of each step as it is acknowledged, and never ends. */
+  async changeForever(store) {
+    const changer = async () => {
+      for (;;) {
+        const key = await create(store);
+        say({ did: 'create', keyIds: [key.keyId] });
+        const { key: newer } = await rotate(store, key, { ask: { overlapMs: 60_000 } });
+        say({ did: 'rotate', keyIds: [newer.keyId, key.keyId] });
+        await update(store, newer, { disabled: true });
+        say({ did: 'update', keyIds: [newer.keyId] });
+        await store.recordUses(new Map([[newer.keyId, noon]]), ample());
+        say({ did: 'recordUses', keyIds: [newer.keyId] });
+        await store.takeBudget({ lineageId: key.keyId, ...CHILDS_BUDGET }, ample());
+        say({ did: 'takeBudget', keyIds: [key.keyId] });
+        const { key: imported } = granted(await tryImport(store));
+        say({ did: 'import', keyIds: [imported.keyId] });
+        await revoke(store, imported);
+        say({ did: 'revoke', keyIds: [imported.keyId] });
+      }
     };
-    return Promise.all(Array.from({ length: CREATORS }, creator));
+    return Promise.all(Array.from({ length: CHANGERS }, changer));
   },
 };
 

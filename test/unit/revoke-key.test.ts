@@ -30,8 +30,13 @@ function revoke(model: Model, ask: Pick<RevokeKey, 'selector'> & Partial<RevokeK
   const full = askingToRevoke(ask);
   const draw = drawToRevoke({ now });
   const { request, caller } = full.mutation;
-  return model.change({ selector: full.selector, ...(request && { request: { caller, ...request } }) }, (state) =>
-    revokeKey(state, full, draw),
+  return model.change(
+    {
+      selector: full.selector,
+      withLineage: full.selector.by === 'name',
+      ...(request && { request: { caller, ...request } }),
+    },
+    (state) => revokeKey(state, full, draw),
   );
 }
 
