@@ -163,6 +163,24 @@ test('what a majority has not confirmed is not given out, and not given back eit
   await vi.waitFor(async () => expect(await read()).toMatchObject({ left: 90 }), 15_000);
 });
 
+test.each([
+  ['the connection breaks', { closeConnection: true }],
+  ['no majority confirms it', { writeConcernError: { code: 64, errmsg: 'x' } }],
+  ['the primary steps down', { errorCode: 11602, errorLabels: ['RetryableWriteError'] }],
+])('last uses that cannot be written are UNAVAILABLE, and can be written again: %s', async (_, how) => {
+  await using store = await openStore();
+  const created = await create(store);
+  if (isRefusal(created)) throw new Error(created.refused);
+  const { keyId } = created.key;
+  const uses = new Map([[keyId, new Date(5)]]);
+  await mongod.fail(['update'], 1000, how);
+  await expect(store.recordUses(uses, within(1000))).rejects.toMatchObject({ name: 'StoreFault', kind: 'unavailable' });
+  await mongod.recover();
+  await store.recordUses(uses, within(5000));
+  const [key] = await store.selectKeys(acme, { by: 'key_id', keyId }, within(5000));
+  expect(key?.lastUseTime).toEqual(new Date(5));
+});
+
 test('bookkeeping waits until a majority of the members has it in its journal', async () => {
   await using store = await openStore();
   const created = await create(store);

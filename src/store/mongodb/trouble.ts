@@ -1,5 +1,12 @@
 /** What the driver's errors mean: whether others were first, the set is away, or something is wrong with the program. */
-import { MongoError, MongoErrorLabel, MongoNetworkError, MongoServerError, MongoSystemError } from 'mongodb';
+import {
+  MongoBulkWriteError,
+  MongoError,
+  MongoErrorLabel,
+  MongoNetworkError,
+  MongoServerError,
+  MongoSystemError,
+} from 'mongodb';
 
 import { StoreFault } from '../faults.js';
 
@@ -69,7 +76,8 @@ const AWAY_NAMES = new Set([
 ]);
 
 /** Why a call failed; undefined where trying again would not help, since the program is at fault. */
-export function troubleOf(error: unknown): StoreFault['kind'] | undefined {
+export function troubleOf(thrown: unknown): StoreFault['kind'] | undefined {
+  const error = outOfBulk(thrown);
   if (error instanceof Overtaken) return 'contention';
   if (error instanceof TimedOut) return 'unavailable';
   if (!(error instanceof MongoError)) return undefined;
@@ -137,6 +145,11 @@ export function toFault(error: unknown): unknown {
     return new Error("a change breaks the rules of its collection's validator");
   }
   return error;
+}
+
+/** A bulk write wraps what the driver threw in an error that looks like the server's. */
+function outOfBulk(error: unknown): unknown {
+  return error instanceof MongoBulkWriteError && error.errorResponse instanceof Error ? error.errorResponse : error;
 }
 
 function isAway(error: MongoError): boolean {
