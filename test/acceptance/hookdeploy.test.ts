@@ -233,7 +233,7 @@ describeProduct('hookdeploy', aUser('ada', 'api_keys.manage'), (hookdeploy) => {
         expect(retryMs).toBeLessThanOrEqual(60_000);
       }
     },
-    60_000,
+    120_000,
   );
 
   test('Each API key inherits rate limits from the organization’s plan:', async () => {

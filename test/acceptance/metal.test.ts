@@ -124,7 +124,7 @@ describeProduct('metal', aUser('ada', 'admin'), (metal) => {
     await organization.setPlan('standard');
     await expectRefused(organization.create({ name: 'another' }), 'KEY_LIMIT_REACHED');
     expect(await organization.list({ pageSize: 500 })).toHaveLength(101);
-  }, 60_000);
+  }, 120_000);
 
   test('If you hit the limit, delete unused keys before creating new ones.', async () => {
     const organization = metal.newOrganization();
@@ -134,7 +134,7 @@ describeProduct('metal', aUser('ada', 'admin'), (metal) => {
     for (const { key } of created.slice(0, 1)) await organization.revokeById(key);
     await organization.create({ name: 'new' });
     await expectRefused(organization.create({ name: 'another' }), 'KEY_LIMIT_REACHED');
-  }, 60_000);
+  }, 120_000);
 
   test('Once you have a key, you can manage keys programmatically with the API keys endpoints:', async () => {
     const organization = metal.newOrganization();

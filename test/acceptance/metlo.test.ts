@@ -132,7 +132,7 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     );
     expect(answers.filter(({ status }) => status === 'fulfilled')).toHaveLength(100);
     expect(await instance.list({ pageSize: 500 })).toHaveLength(100);
-  }, 60_000);
+  }, 120_000);
 
   test('If you reach this limit, you’ll receive an error:', async () => {
     const instance = metlo.newOrganization();
@@ -140,7 +140,7 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     await expectRefused(instance.create({ name: 'one more' }), 'KEY_LIMIT_REACHED');
     await instance.revoke({ $case: 'name', value: 'key 7' });
     await instance.create({ name: 'one more' });
-  }, 60_000);
+  }, 120_000);
 
   test('Create new API keys and delete old ones periodically to minimize risk if a key is compromised.', async () => {
     const instance = metlo.newOrganization();

@@ -226,7 +226,7 @@ export class Organization {
 }
 
 function soon() {
-  return { deadline: Date.now() + 20_000 };
+  return { deadline: Date.now() + 60_000 };
 }
 
 /** The bearer token, or in pair form the secret. */
