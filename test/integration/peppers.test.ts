@@ -1,5 +1,5 @@
 /** Peppers from the first to the retired one, on both stores. */
-import { createHash, createSecretKey } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { expect, inject, test } from 'vitest';
 
 import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
@@ -10,16 +10,10 @@ import { digestsOf, type Pepper } from '../../src/keys/pepper.js';
 import { Secret } from '../../src/keys/secret.js';
 import { openMongoStore } from '../../src/store/mongodb/open.js';
 import { call } from '../support/call.js';
-import { SOURCE } from '../support/domain.js';
+import { aPepper, SOURCE } from '../support/domain.js';
 import { create, startServer, type TestServer, type TestServerOptions, toRevoke } from '../support/grpc-server.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { ample } from '../support/store-calls.js';
-
-const pepper = (version: number, isStandby = false): Pepper => ({
-  version,
-  key: createSecretKey(Buffer.alloc(32, version)),
-  isStandby,
-});
 
 const stores: { name: string; options: () => Pick<TestServerOptions, 'openStore'> }[] = [
   { name: 'SQLite', options: () => ({}) },
@@ -62,23 +56,23 @@ test.for(stores)(
     };
     expect(await countsOf(service)).toEqual({ 0: 3 });
 
-    await restartWith(pepper(1, true));
+    await restartWith(aPepper(1, { isStandby: true }));
     all.push(await create(service));
     await expectAllValid();
     expect(await countsOf(service)).toEqual({ 0: 4 });
 
-    await restartWith(pepper(1));
+    await restartWith(aPepper(1));
     all.push(await create(service));
     expect(await countsOf(service)).toEqual({ 0: 4, 1: 1 });
     await expectAllValid();
     await expect.poll(() => countsOf(service)).toEqual({ 1: 5 });
     await expectAllValid();
 
-    await restartWith(pepper(1), pepper(2, true));
+    await restartWith(aPepper(1), aPepper(2, { isStandby: true }));
     await expectAllValid();
     expect(await countsOf(service)).toEqual({ 1: 5 });
 
-    await restartWith(pepper(1), pepper(2));
+    await restartWith(aPepper(1), aPepper(2));
     await call((done) => service.keys.revokeKey(toRevoke(revoked.key), done));
     all.splice(all.indexOf(revoked), 1);
     expect(await countsOf(service)).toEqual({ 1: 4 });
@@ -86,7 +80,7 @@ test.for(stores)(
     await expectAllValid();
     await expect.poll(() => countsOf(service)).toEqual({ 2: 4 });
 
-    await restartWith(pepper(2));
+    await restartWith(aPepper(2));
     await expectAllValid();
     expect(await decisionOf(service, revoked.credential)).toBe(Decision.NOT_FOUND);
   },
@@ -95,7 +89,7 @@ test.for(stores)(
 test.for(stores)(
   'a record that moves before any of the reads of a verification is found: $name',
   async ({ options }) => {
-    const forms: Pepper[][] = [[], [pepper(1)], [pepper(1), pepper(2)]];
+    const forms: Pepper[][] = [[], [aPepper(1)], [aPepper(1), aPepper(2)]];
     let peppers: Pepper[] = [];
     let beforeRead: ((read: number) => Promise<void>) | undefined;
     let reads = 0;
