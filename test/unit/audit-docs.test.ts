@@ -12,18 +12,24 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { AUDIT_FILE, openFileSink } from '../../src/audit/file-sink.js';
+import { parseEvent, toLostEvent } from '../../src/audit/read-event.js';
 import { FAULT_KINDS } from '../../src/audit/verify-chain.js';
-import { type CloudEvent, hashOf } from '../../src/keys/chain.js';
+import { type CloudEvent, EVENT_TYPE_PREFIX, hashOf } from '../../src/keys/chain.js';
 import { toCommit } from '../../src/keys/change.js';
-import { createKey, type Expiration } from '../../src/keys/create-key.js';
-import type { AuditEvent, Mutation } from '../../src/keys/event.js';
+import { createKey } from '../../src/keys/create-key.js';
+import type { Expiration } from '../../src/keys/expiration.js';
+import { type AuditEvent, EVENT_TYPES, type Mutation } from '../../src/keys/event.js';
+import { newEventId } from '../../src/keys/ids.js';
 import { type Key, REVOCATION_REASONS } from '../../src/keys/key.js';
 import { newOrganization, type OrganizationRef } from '../../src/keys/organization.js';
+import { keysNamed, reconcile } from '../../src/keys/reconcile.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { revokeKey } from '../../src/keys/revoke-key.js';
 import { edit, makeChain, rewrite, silentLog } from '../support/audit.js';
-import { acme, aKeyspace, aMutation, drawToCreate, drawToRevoke, SOURCE } from '../support/domain.js';
+import { acme, aKeyspace, aMutation, drawToCreate, drawToRevoke, noon, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
+import { Model } from '../support/model.js';
+import { type Step, step, strictKeyspace, toRequest } from '../support/requests.js';
 
 const docs = new URL('../../docs/', import.meta.url);
 const page = await readFile(new URL('audit.md', docs), 'utf8');
@@ -55,6 +61,43 @@ describe('the schema', () => {
       }),
       { numRuns: 200 },
     );
+  });
+
+  test('accepts every event of every type, under any sequence of requests and after a restored backup', () => {
+    const met = new Set<string>();
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 10, maxLength: 40 }), (steps) => {
+        for (const { type, cloudEvent } of eventsOf(steps)) {
+          met.add(type);
+          isValid(JSON.parse(cloudEvent));
+          expect(isValid.errors).toBeNull();
+        }
+      }),
+    );
+    expect([...met].sort()).toEqual([...EVENT_TYPES].sort());
+  });
+
+  test('turns down an event that tells what its type does not', () => {
+    const [created, revoked] = makeChain(2).map(({ cloudEvent }) => JSON.parse(cloudEvent) as CloudEvent);
+    const wrong: Partial<CloudEvent['data']>[] = [
+      { after: { plan: 'free' } },
+      { before: { state: 'ACTIVE' } },
+      {
+        previous_key: {
+          key_id: created?.data.key?.key_id ?? '',
+          name: '',
+          type: '',
+          display: '',
+          before: {},
+          after: {},
+        },
+      },
+    ];
+    for (const data of wrong) expect(isValid({ ...created, data: { ...created?.data, ...data } })).toBe(false);
+    expect(isValid({ ...revoked, data: { ...revoked?.data, after: { state: 'ACTIVE' } } })).toBe(false);
+    expect(isValid({ ...created, type: 'keyreeve.organization.updated' })).toBe(false);
+    expect(isValid({ ...created, type: 'keyreeve.key.rotated' })).toBe(false);
+    expect(isValid({ ...created, subject: 'shop/acme' })).toBe(false);
   });
 
   test('turns down a field that it does not name, wherever it is added', () => {
@@ -197,9 +240,35 @@ describe('the checker in Python', () => {
   }
 });
 
+test('the page explains every type of event, and no other', () => {
+  expect(rowsOf('type')).toEqual(expect.arrayContaining(EVENT_TYPES.map((type) => `${EVENT_TYPE_PREFIX}${type}`)));
+  expect(rowsOf('type')).toHaveLength(EVENT_TYPES.length);
+});
+
 test('the page explains every kind of fault, and no other', () => {
   expect(rowsOf('fault').sort()).toEqual([...FAULT_KINDS].sort());
 });
+
+/** What the rules make of the steps, and then of a copy from half-way that is reconciled with it. */
+function eventsOf(steps: readonly Step[]): AuditEvent[] {
+  const [model, copy] = [new Model(), new Model()];
+  for (const [at, one] of steps.entries()) {
+    const { load, rule } = toRequest(one, model);
+    model.change(load, rule);
+    if (at < steps.length / 2) {
+      copy.organization = model.organization;
+      for (const [keyId, key] of model.keys) copy.keys.set(keyId, key);
+    }
+  }
+  const lost = model.events.slice(copy.organization.sequence).flatMap(({ cloudEvent }) => {
+    const event = parseEvent(cloudEvent);
+    return (event && toLostEvent(event, cloudEvent)) ?? [];
+  });
+  const ask = { organization: acme, lost, keyspace: strictKeyspace };
+  const eventIds = Array.from({ length: lost.length * 2 + 1 }, newEventId);
+  copy.change({ keyIds: keysNamed(lost) }, (state) => reconcile(state, ask, { now: noon, eventIds }));
+  return [...model.events, ...copy.events];
+}
 
 interface Changed {
   readonly organization?: OrganizationRef;
@@ -247,7 +316,7 @@ function makeEvents(change: Changed): AuditEvent[] {
   const mutation: Mutation = aMutation({ organization, actor: { type: 'USER', id: change.actorId } });
   const request = requestId !== undefined && { request: { method: 'CreateKey', requestId, hash: '0'.repeat(64) } };
   const drawn = drawToCreate(keyspace);
-  const state = { organization: newOrganization(organization), selected: [] as Key[] };
+  const state = { organization: newOrganization(organization), selected: [] as Key[], listed: [] };
 
   const created = createKey(state, { ...change, mutation: { ...mutation, ...request } }, keyspace, {
     now: times?.[0] ?? drawn.now,
@@ -262,7 +331,7 @@ function makeEvents(change: Changed): AuditEvent[] {
   const { key } = created.answer;
   const { reason, reasonDetail } = change;
   const revoked = revokeKey(
-    { organization: first.organization, selected: [key] },
+    { ...state, organization: first.organization, selected: [key] },
     { mutation, selector: { by: 'key_id', keyId: key.keyId }, reason, reasonDetail },
     { now: times?.[1] ?? now, eventIds: [eventIds?.[1] ?? drawnIds[0], drawnIds[1]] },
   );
