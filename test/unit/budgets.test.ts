@@ -313,6 +313,7 @@ describe('what is told', () => {
       expect(standing.resetTime?.getTime()).toBeGreaterThanOrEqual((server.openings[0] ?? 0) + WINDOW_MS);
       expect(again.standing.resetTime).toEqual(standing.resetTime);
       await vi.advanceTimersByTimeAsync(again.retryAfterMs);
+      Object.assign(server.network, { thereMs: 0, backMs: 0 });
       const back = replica.admit(60);
       await vi.advanceTimersByTimeAsync(10_000);
       expect((await back).admitted).toBe(true);
