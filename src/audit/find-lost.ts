@@ -19,7 +19,7 @@ export interface Found {
   readonly events: number;
   /** No events, or altered ones: nothing can be said of them here. */
   readonly unreadable: number;
-  /** Those of which the store lacks an event. */
+  /** Those of which the store lacks an event, by name. */
   readonly organizations: readonly Lost[];
 }
 
@@ -96,7 +96,8 @@ class Search {
   }
 
   lost(): Lost[] {
-    return [...this.#losing.values()];
+    // Partitions are read in no certain order, and two readings are to be compared.
+    return [...this.#losing].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, lost]) => lost);
   }
 
   async take(batch: readonly Whole[]): Promise<void> {
