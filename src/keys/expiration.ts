@@ -16,28 +16,31 @@ export function expireTimeFor(
   const { defaultMs, maxMs } = keyspace.expiration;
   const field = expiration.kind === 'after' ? 'ttl' : 'expire_time';
   const time = timeOf(expiration, defaultMs ?? maxMs, now);
-  return time && judgeExpireTime(time, { field, keyspace, now, createTime: now });
+  return time && judgeExpireTime(time, { field, now, within: { keyspace, createTime: now } });
 }
 
-/** Whether a key that was made then may end at that time. Answers the time. */
+/**
+ * Whether a key may end at that time. Answers the time.
+ * @param within the keyspace whose longest lifetime holds for it, from when it was made. Absent: any lifetime will do
+ */
 export function judgeExpireTime(
   time: Date,
-  { field, keyspace, now, createTime }: { field: string; keyspace: Keyspace; now: Date; createTime: Date },
+  { field, now, within }: { field: string; now: Date; within?: { keyspace: Keyspace; createTime: Date } },
 ): Date | ArgumentRefusal {
-  const { maxMs } = keyspace.expiration;
+  const maxMs = within?.keyspace.expiration.maxMs;
   const refuse = (message: string) => refuseArgument('EXPIRATION_INVALID', field, `${field} must ${message}`);
   if (!(time > now)) return refuse('lie in the future');
   if (time > LATEST_TIME) return refuse('lie before the year 10000');
-  if (maxMs !== undefined && time.getTime() - createTime.getTime() > maxMs) {
+  if (within && maxMs !== undefined && time.getTime() - within.createTime.getTime() > maxMs) {
     return refuse(`lie at most ${maxMs / 1000} seconds after the key's create_time in this keyspace`);
   }
   return time;
 }
 
 /** Whether a key may be without an end. Answers nothing where it may. */
-export function judgeEndless({ expiration }: Keyspace): ArgumentRefusal | undefined {
+export function judgeEndless({ expiration }: Keyspace, field = 'expire_time'): ArgumentRefusal | undefined {
   if (expiration.maxMs === undefined) return undefined;
-  return refuseArgument('EXPIRATION_INVALID', 'expire_time', 'expire_time is required in this keyspace');
+  return refuseArgument('EXPIRATION_INVALID', field, `${field} is required in this keyspace`);
 }
 
 // RFC 3339 and google.protobuf.Timestamp end there.

@@ -16,10 +16,10 @@ export interface RotateKey {
   readonly selector: KeySelector;
   /**
    * How long the old key still works, in milliseconds: 0 ends it at once. Absent: until it is revoked or expires, or for
-   * as long as the keyspace lets an overlap last.
+   * as long as the keyspace lets an overlap last; refused where it lets none.
    */
   readonly overlapMs?: number;
-  /** `default`: as the old key's. */
+  /** `default`: as the old key's, or the latest that the keyspace allows by now. */
   readonly expiration: Expiration;
 }
 
@@ -61,7 +61,8 @@ export function rotateKey(
   if (state.organization.suspended) return { refused: 'ORGANIZATION_SUSPENDED' };
   const overlapMs = overlapFor(ask.overlapMs, keyspace);
   if (isRefusal(overlapMs)) return overlapMs;
-  const expireTime = ask.expiration.kind === 'default' ? old.expireTime : expireTimeFor(ask.expiration, keyspace, now);
+  const expireTime =
+    ask.expiration.kind === 'default' ? takenOver(old, keyspace, now) : expireTimeFor(ask.expiration, keyspace, now);
   if (isRefusal(expireTime)) return expireTime;
 
   const key = successorOf(old, expireTime, state, keyspace, ask, draw);
@@ -95,7 +96,12 @@ export function rotateKey(
 }
 
 function overlapFor(overlapMs: number | undefined, { overlapMaxMs }: Keyspace): number | undefined | Refusal {
-  if (overlapMs === undefined) return overlapMaxMs;
+  if (overlapMs === undefined) {
+    // To end a key at once has to be said.
+    if (overlapMaxMs === 0)
+      return refuseArgument('OVERLAP_INVALID', 'overlap', 'overlap must be stated as 0 in this keyspace');
+    return overlapMaxMs;
+  }
   if (overlapMaxMs !== undefined && overlapMs > overlapMaxMs) {
     return refuseArgument(
       'OVERLAP_INVALID',
@@ -104,6 +110,13 @@ function overlapFor(overlapMs: number | undefined, { overlapMaxMs }: Keyspace): 
     );
   }
   return overlapMs;
+}
+
+/** The old key's end, or the latest that the keyspace gives to new keys by now. */
+function takenOver({ expireTime }: Key, { expiration: { maxMs } }: Keyspace, now: Date): Date | undefined {
+  if (maxMs === undefined) return expireTime;
+  const latest = new Date(now.getTime() + maxMs);
+  return expireTime && expireTime < latest ? expireTime : latest;
 }
 
 function successorOf(

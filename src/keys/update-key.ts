@@ -83,7 +83,7 @@ function changesOf(
   keyspace: Keyspace,
   now: Date,
 ): Changes | Refusal {
-  const name = ask.name === undefined ? key.name : nameFor(ask.name, keyspace);
+  const name = ask.name === undefined ? key.name : nameFor(ask.name, keyspace, 'key.name');
   if (isRefusal(name)) return name;
   const expireTime = ask.expireTime === undefined ? key.expireTime : toExpireTime(key, ask.expireTime, keyspace, now);
   if (isRefusal(expireTime)) return expireTime;
@@ -103,8 +103,11 @@ function changesOf(
 }
 
 function toExpireTime(key: Key, wanted: Date | null, keyspace: Keyspace, now: Date): Date | undefined | Refusal {
-  if (!wanted) return judgeEndless(keyspace);
-  return judgeExpireTime(wanted, { field: 'key.expire_time', keyspace, now, createTime: key.createTime });
+  const field = 'key.expire_time';
+  const later = endsLater(key, wanted);
+  if (!wanted) return later ? judgeEndless(keyspace, field) : undefined;
+  // The keyspace's maximum never keeps a key from ending earlier: it may have more than that, imported or from before.
+  return judgeExpireTime(wanted, { field, now, ...(later && { within: { keyspace, createTime: key.createTime } }) });
 }
 
 function apply(key: Key, { expireTime, ...fields }: Changes): Key {
@@ -138,7 +141,7 @@ function factsOf(changes: Changes, key: Key, now: Date): KeyFacts {
     ...(changes.labels && { labels: key.labels }),
     ...(changes.scopes && { scopes: key.scopes }),
     ...(changes.expireTime !== undefined && { expireTime: key.expireTime ?? null }),
-    ...((changes.standing ?? changes.expireTime !== undefined) && { state: stateOf(key, now) }),
+    ...((changes.standing !== undefined || changes.expireTime !== undefined) && { state: stateOf(key, now) }),
   };
 }
 
