@@ -133,7 +133,9 @@ export function takeOver(
   const token = secret.reveal();
   if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return undefined;
   if (!isToken(credential, token) && legacy?.pattern.test(token) !== true) return undefined;
-  return { sha256: sha256(token), display: displayOf(credential, token) };
+  // A prefix that the token does not have would make it show more of itself, or what it is not.
+  const prefix = token.startsWith(credential.prefix) ? credential.prefix : '';
+  return { sha256: sha256(token), display: displayOf({ ...credential, prefix }, token) };
 }
 
 /** What is shown of an imported credential of which the digest alone is known, and nobody said more. */

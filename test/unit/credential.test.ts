@@ -6,15 +6,18 @@ import { describe, expect, test } from 'vitest';
 import { randomBase62, systemRandom, toBase62 } from '../../src/keys/base62.js';
 import {
   BODY_LENGTH_MIN,
+  displayOfUnknown,
   matches,
   newCredential,
   type PresentedCredential,
   recognise,
+  takeOver,
 } from '../../src/keys/credential.js';
 import { newClientId } from '../../src/keys/ids.js';
 import type { CredentialForm, Keyspace } from '../../src/keys/keyspace.js';
+import { digestsOf } from '../../src/keys/pepper.js';
 import { Secret } from '../../src/keys/secret.js';
-import { aKey, aKeyspace } from '../support/domain.js';
+import { aKey, aKeyspace, aPepper } from '../support/domain.js';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
@@ -171,6 +174,76 @@ describe('a client id and its secret', () => {
 
   test('never match a bearer look-up that finds the digest of a secret', () => {
     expect(matches(aKey({ clientId }), { keyspace, digests: [made.digest] })).toBe(false);
+  });
+});
+
+describe('a credential from before', () => {
+  // HookDeploy's documented sample key.
+  const sample = 'hd_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6';
+  const hookdeploy = aKeyspace({
+    credential: { kind: 'bearer', prefix: 'hd_live_', bodyLength: 32, display: 'first_four' },
+    legacy: { pattern: /^hd_live_[a-z0-9]{32}$/, digest: 'sha256' },
+  });
+  const sha256 = (text: string) => createHash('sha256').update(text).digest();
+
+  test('is recognised by its SHA-256 in every form, named or not: the documented sample verifies', () => {
+    for (const named of [true, false]) {
+      const found = recognise(bearer(sample), [hookdeploy], named, [aPepper(1), aPepper(2)]);
+      const [lookUp, ...others] = found === 'malformed' ? [] : found;
+      expect(others).toEqual([]);
+      expect(lookUp?.digests).toEqual(digestsOf(sha256(sample), [aPepper(1), aPepper(2)]));
+      expect(lookUp && matches(aKey(), lookUp)).toBe(true);
+    }
+  });
+
+  test('is taken over with the digest that it is recognised by, and shows as little as a new one', () => {
+    expect(takeOver(new Secret(sample), hookdeploy)).toEqual({
+      sha256: sha256(sample),
+      display: 'hd_live_a1b2...',
+    });
+    const made = newCredential(hookdeploy.credential, [], systemRandom);
+    expect(takeOver(made.secret, hookdeploy)).toEqual({ sha256: made.digest.bytes, display: made.display });
+  });
+
+  test('that lacks the prefix shows its own four characters alone, and no prefix that it does not have', () => {
+    const legacy = { pattern: /^[a-z0-9]{20}$/, digest: 'sha256' } as const;
+    const old = new Secret('abcdefghij0123456789');
+    const form = { ...hookdeploy.credential, prefix: 'a_long_prefix_' };
+    expect(takeOver(old, { credential: form, legacy })?.display).toBe('abcd...');
+    expect(takeOver(old, { credential: { ...form, display: 'last_four' }, legacy })?.display).toBe('****6789');
+  });
+
+  test('that would never be recognised is not taken over', () => {
+    for (const text of ['', 'hd_live_', sample.toUpperCase(), `${sample}x`, 'x'.repeat(513)]) {
+      expect(takeOver(new Secret(text), hookdeploy)).toBeUndefined();
+      expect(recognise(bearer(text), [hookdeploy], true, [])).toBe('malformed');
+    }
+    const any = { pattern: /^x+$/, digest: 'sha256' } as const;
+    expect(takeOver(new Secret('x'.repeat(513)), { ...hookdeploy, legacy: any })).toBeUndefined();
+  });
+
+  test('of which nothing is known shows the prefix alone', () => {
+    expect(displayOfUnknown(hookdeploy.credential)).toBe('hd_live_...');
+    expect(displayOfUnknown({ ...hookdeploy.credential, display: 'last_four' })).toBe('hd_live_****');
+  });
+
+  test('in pair form is found by its secret, and needs the client id that it came with, of whatever form', () => {
+    const keyspace = aKeyspace({
+      credential: { kind: 'pair', prefix: '', bodyLength: 49, display: 'last_four' },
+      legacy: { pattern: /^sk-[a-z]{10}$/, digest: 'sha256' },
+    });
+    const presented = (clientId: string, secret: string): PresentedCredential => ({
+      kind: 'pair',
+      clientId,
+      secret: new Secret(secret),
+    });
+    const found = recognise(presented('tenant 7', 'sk-abcdefghij'), [keyspace], true, []);
+    const [lookUp] = found === 'malformed' ? [] : found;
+    expect(lookUp?.digests.map(({ bytes }) => bytes)).toEqual([sha256('sk-abcdefghij')]);
+    expect(lookUp && matches(aKey({ clientId: 'tenant 7' }), lookUp)).toBe(true);
+    expect(lookUp && matches(aKey({ clientId: 'tenant 8' }), lookUp)).toBe(false);
+    expect(lookUp && matches(aKey(), lookUp)).toBe(false);
+    expect(recognise(presented('tenant 7', 'sk-ABC'), [keyspace], true, [])).toEqual([]);
   });
 });
 

@@ -35,6 +35,16 @@ test('a keyspace whose keys are all revoked may change and go', () => {
   expect(contradictions(stored(shop, false), configured())).toEqual([]);
 });
 
+test('a plan that organizations have may not go while their keyspace stays, whether or not keys rely on it', () => {
+  const inUse = [{ ...factsOf(shop), hasUnrevokedKeys: false, plansInUse: ['free', 'gold', 'trial'] }];
+  expect(contradictions(inUse, configured(shop))).toEqual(
+    ['gold', 'trial'].map(
+      (plan) => `keyspace shop has no plan ${plan}, but organizations have it; restore it, or give them another`,
+    ),
+  );
+  expect(contradictions(inUse, configured())).toEqual([]);
+});
+
 test('unique names may become free', () => {
   const unique = aKeyspace({ names: { required: true, unique: true, default: '' } });
   expect(contradictions(stored(unique), configured(shop))).toEqual([]);
