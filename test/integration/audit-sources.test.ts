@@ -13,7 +13,7 @@ import { readHeads, readStore } from '../../src/audit/read-store.js';
 import { readTopic } from '../../src/audit/read-topic.js';
 import { type Verdict, verifyChain } from '../../src/audit/verify-chain.js';
 import { systemClock } from '../../src/keys/clock.js';
-import type { AuditEvent } from '../../src/keys/event.js';
+import { type AuditEvent, EVENT_TYPES } from '../../src/keys/event.js';
 import {
   newOrganization,
   type Organization,
@@ -27,11 +27,21 @@ import {
   toOrganizationRow as toSqliteOrganizationRow,
 } from '../../src/store/sqlite/rows.js';
 import { edit, rewrite, silentLog } from '../support/audit.js';
-import { acme, aMutation, noon, SOURCE } from '../support/domain.js';
+import { acme, aKeyspace, aMutation, noon, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { openStoreAt, type StorePlace } from '../support/open-store.js';
-import { create, eventsOf, organizationsOf, revoke } from '../support/store-calls.js';
+import {
+  create,
+  eventsOf,
+  granted,
+  organizationsOf,
+  revoke,
+  rotate,
+  tryImport,
+  tryUpdateOrganization,
+  update,
+} from '../support/store-calls.js';
 
 /** An event in a place: in a store the row of a sequence, elsewhere the next line or message. */
 interface Laid {
@@ -87,9 +97,26 @@ describe.each(['sqlite', 'mongodb'] as const)('in the %s', (where) => {
   test.each<[string, (event: AuditEvent) => AuditEvent]>([
     ['type', (event) => ({ ...event, type: 'key.updated' })],
     ['time', (event) => ({ ...event, time: new Date(event.time.getTime() + 1) })],
+    ['previous key', (event) => ({ ...event, previousKeyId: event.keyId })],
   ])('a row that says another %s than its event is found and named', async (_, change) => {
     const { faults } = await damageAndVerify(where, replacing(3, change));
     expect(faults).toMatchObject([{ kind: 'misplaced', organization: PATH, sequence: 3 }]);
+  });
+
+  test('events of every type are found whole, those about the organization itself too', async () => {
+    await withStore(placeOf(where), async (store) => {
+      const keyspace = aKeyspace();
+      const key = await create(store);
+      await rotate(store, key);
+      await update(store, key, { disabled: true });
+      await revoke(store, key);
+      granted(await tryImport(store));
+      granted(await tryUpdateOrganization(store, { keyspace, ask: { suspended: true } }));
+      const headsAfter = () => readHeads(store);
+      const options = { source: SOURCE, heads: await readHeads(store), headsAfter, repeats: 'fault' as const };
+      expect(await verifyChain(readStore(store, systemClock), options)).toMatchObject({ events: 6, faults: [] });
+      expect(new Set((await eventsOf(store)).map(({ type }) => type))).toEqual(new Set(EVENT_TYPES));
+    });
   });
 
   test('an organization whose record was removed is found, also from an anchor at its end', async () => {
@@ -256,7 +283,7 @@ async function past(place: StorePlace, use: (rows: Rows) => unknown): Promise<vo
     await use({
       removeOrganization: (organization) => organizations.deleteOne({ _id: organizationPath(organization) }),
       addOrganizations: (added) => organizations.insertMany(added.map(toMongoOrganizationRow)),
-      addEvents: (added) => client.db().collection<{ _id: string }>('events').insertMany(added.map(toMongoRow)),
+      addEvents: (added) => client.db().collection<{ _id: string }>('events').insertMany(added.map(toPublishedRow)),
     });
     return;
   }
@@ -290,6 +317,8 @@ function insert(database: Database.Database, table: string, rows: readonly objec
   database.exec('COMMIT');
 }
 
+const toPublishedRow = (event: AuditEvent) => toMongoRow({ ...event, published: true });
+
 /** Writes the rows past the store, as somebody does who has its file; MongoDB's likewise. */
 function layInSqlite(dataDir: string, laid: readonly Laid[]): void {
   const database = new Database(join(dataDir, 'keyreeve.db'));
@@ -311,7 +340,7 @@ async function layInMongodb(uri: string, laid: readonly Laid[]): Promise<void> {
     await events.deleteMany({});
     await events.dropIndexes();
     const rows = laid.map(({ slot, event }) => {
-      const row = toMongoRow(event);
+      const row = toPublishedRow(event);
       return { ...row, _id: (JSON.parse(event.cloudEvent) as { id: string }).id, sequence: Long.fromNumber(slot) };
     });
     if (rows.length > 0) await events.insertMany(rows);
