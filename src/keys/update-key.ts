@@ -89,7 +89,7 @@ function changesOf(
   if (isRefusal(expireTime)) return expireTime;
   const { labels = key.labels, scopes = key.scopes, disabled = key.standing.kind === 'disabled' } = ask;
   const renamed = name !== key.name;
-  if (renamed && keyspace.names.unique && nameHolder && nameHolder.keyId !== key.keyId) {
+  if (renamed && keyspace.names.unique && nameHolder) {
     return { refused: 'NAME_TAKEN' };
   }
   const standing: Standing = { kind: disabled ? 'disabled' : 'usable' };

@@ -51,7 +51,7 @@ describe('the shipped keyspaces', () => {
   });
 
   test.each([...shipped.values()])('$name keeps 128 bits undisclosed', ({ credential }) => {
-    const { secret, display } = newCredential(credential, systemRandom);
+    const { secret, display } = newCredential(credential, [], systemRandom);
     const shown = display.slice(credential.prefix.length).replace(/^\*+|\.+$/g, '');
     expect(shown).toHaveLength(4);
     // What is shown could be four of the random characters, and the checksum is computed from them all.
