@@ -291,8 +291,11 @@ function* checkLimits({ history, stored, published, keyLimits }: Evidence): Gene
     }
 
     const keyIds = new Set<string>();
+    let sequence = 0;
     for (const event of firstCopies(published)) {
       if (event.organization !== organization) continue;
+      // Behind a gap nothing is known any more.
+      if (event.sequence !== (sequence += 1)) break;
       for (const keyId of endedBy(event)) keyIds.delete(keyId);
       const made = madeBy(event);
       if (made !== undefined) keyIds.add(made);

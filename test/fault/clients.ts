@@ -35,7 +35,7 @@ const CALL_MS = 4000;
 const PAGE_SIZE = 500;
 
 /** After these nothing was changed, unless the details say otherwise. */
-const REFUSALS = new Set([
+const REFUSALS = new Set<number>([
   status.INVALID_ARGUMENT,
   status.NOT_FOUND,
   status.ALREADY_EXISTS,

@@ -4,7 +4,7 @@ export const FAIL_POINTS = [
   'before-commit',
   /** The change is stored, its caller has no answer. */
   'before-answer',
-  /** The sink has the first half of a batch. */
+  /** The sink has the first half of a batch, or nothing where there is one event only. */
   'within-batch',
   /** The sink has the batch, the store does not know. */
   'before-mark',
@@ -17,4 +17,8 @@ export type Order =
   /** Dies when it comes there for the `nth` time from now on. */
   | { readonly order: 'die'; readonly at: FailPoint; readonly nth: number }
   /** The wall clock is off by so much from now on. */
-  | { readonly order: 'clock'; readonly offsetMs: number };
+  | { readonly order: 'clock'; readonly offsetMs: number }
+  /** The store cannot be reached for so long. */
+  | { readonly order: 'store-away'; readonly ms: number }
+  /** For so long the sink takes half of what it is given and fails. */
+  | { readonly order: 'sink-fails'; readonly ms: number };

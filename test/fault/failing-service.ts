@@ -6,26 +6,44 @@ import process from 'node:process';
 import { createInterface } from 'node:readline';
 
 import type { Outbox } from '../../src/audit/outbox.js';
-import type { AuditSink } from '../../src/audit/sink.js';
+import { type AuditSink, SinkFault } from '../../src/audit/sink.js';
 import { loadConfig } from '../../src/config/load.js';
 import { formatProblem } from '../../src/config/problems.js';
 import { isEmpty } from '../../src/keys/change.js';
 import { type Clock, systemClock } from '../../src/keys/clock.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { assembly, start } from '../../src/main.js';
+import { StoreFault } from '../../src/store/faults.js';
 import type { Store } from '../../src/store/port.js';
 import type { FailPoint, Order } from './fail-points.js';
 
 const armed = new Map<FailPoint, number>();
 let offsetMs = 0;
+let storeBackMs = Number.NEGATIVE_INFINITY;
+let sinkBackMs = Number.NEGATIVE_INFINITY;
 
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const order = JSON.parse(line) as Order;
-  if (order.order === 'die') armed.set(order.at, order.nth);
-  else ({ offsetMs } = order);
-  process.stdout.write(`${JSON.stringify({ obeyed: order.order })}\n`);
+  obey(JSON.parse(line) as Order);
 });
+// A service with nothing left to do ends, whoever could still give it an order.
 process.stdin.unref();
+
+function obey(order: Order): void {
+  switch (order.order) {
+    case 'die':
+      armed.set(order.at, order.nth);
+      break;
+    case 'clock':
+      ({ offsetMs } = order);
+      break;
+    case 'store-away':
+      storeBackMs = performance.now() + order.ms;
+      break;
+    case 'sink-fails':
+      sinkBackMs = performance.now() + order.ms;
+      break;
+  }
+}
 
 const config = await loadConfig(process.env);
 if (Array.isArray(config)) throw new Error(config.map(formatProblem).join('\n'));
@@ -43,31 +61,35 @@ function passes(point: FailPoint): void {
   armed.set(point, left - 1);
 }
 
-/** Whether the next time that it comes there is its last. */
-function isDue(point: FailPoint): boolean {
-  return armed.get(point) === 1;
-}
-
 function failingStore(store: Store): Store {
   const outbox = failingOutbox(store.outbox);
   return withOthers<Store>(store, {
     async change(load, rule, deadline) {
-      let writes = false;
+      checkStore();
+      const seen = { writes: false };
       const answer = await store.change(
         load,
         (state) => {
           const decided = rule(state);
-          writes = !isRefusal(decided) && !isEmpty(decided);
-          if (writes) passes('before-commit');
+          seen.writes = !isRefusal(decided) && !isEmpty(decided);
+          if (seen.writes) passes('before-commit');
           return decided;
         },
         deadline,
       );
-      if (writes) passes('before-answer');
+      if (seen.writes) passes('before-answer');
       return answer;
+    },
+    async findByDigest(...given) {
+      checkStore();
+      return store.findByDigest(...given);
     },
     outbox,
   });
+}
+
+function checkStore(): void {
+  if (performance.now() < storeBackMs) throw new StoreFault('unavailable', 'the test has taken the store away');
 }
 
 function failingOutbox(outbox: Outbox): Outbox {
@@ -83,8 +105,13 @@ function failingOutbox(outbox: Outbox): Outbox {
 function failingSink<Sink extends AuditSink>(sink: Sink): Sink {
   return withOthers<AuditSink, Sink>(sink, {
     async publish(lane, events, timeoutMs) {
-      if (isDue('within-batch')) await sink.publish(lane, events.slice(0, Math.ceil(events.length / 2)), timeoutMs);
+      const fails = performance.now() < sinkBackMs;
+      if (fails || armed.get('within-batch') === 1) {
+        const half = events.slice(0, Math.floor(events.length / 2));
+        if (half.length > 0) await sink.publish(lane, half, timeoutMs);
+      }
       passes('within-batch');
+      if (fails) throw new SinkFault('unavailable', 'the test lets the sink fail');
       const end = await sink.publish(lane, events, timeoutMs);
       passes('before-mark');
       return end;

@@ -15,8 +15,6 @@ export const KEY_LIMITS: ReadonlyMap<string, number> = new Map([[LIMITED, KEY_LI
 const PROVISIONERS = 4;
 const LIMIT_PROVISIONERS = 2;
 const VERIFIERS = 2;
-/** Of the verifications, those of the one key that has a rate limit. */
-const RATED_SHARE = 0.2;
 const REST_MS = 10;
 const RETRY_MS = 100;
 /** Old keys are judged at the end; while it runs a verifier looks at the newest. */
@@ -31,8 +29,8 @@ interface KnownKey {
 export interface Load {
   /** How many operations were acknowledged. */
   readonly acknowledged: number;
-  /** Resolves once so many more were acknowledged. */
-  advance(by: number): Promise<void>;
+  /** Resolves once so many more were acknowledged, or after so long. */
+  advance(by: number, withinMs: number): Promise<void>;
   /** Resolves once nothing is under way. */
   stop(): Promise<void>;
 }
@@ -104,7 +102,7 @@ export function startLoad(clients: Clients, random: Random): Load {
     // At once, of each replica: what is late shows now or never.
     const verifications = clients.replicas.map((_, replica) => clients.verify(replica, keyId, credential));
     (await Promise.all(verifications)).forEach(seen);
-    if (chance.next() < 0.2) seen(await clients.revoke(anyReplica(chance), organization, request, keyId));
+    if (chance.next() < 0.2) seen(await clients.revoke(anyReplica(chance), organization, newRequest(), keyId));
   }
   function take(chance: Random, of: (key: KnownKey) => boolean): KnownKey | undefined {
     const recent = known.map((key, at) => ({ key, at })).slice(-RECENT_KEYS);
@@ -136,11 +134,16 @@ export function startLoad(clients: Clients, random: Random): Load {
   }
   async function verify(chance: Random): Promise<void> {
     const recent = known.slice(-RECENT_KEYS);
-    const [limited] = known.filter(({ organization }) => organization === RATED);
-    const key = limited && chance.next() < RATED_SHARE ? limited : recent.length > 0 && chance.pick(recent);
-    if (!key) return;
-    const { keyId, credential } = key;
+    if (recent.length === 0) return;
+    const { keyId, credential } = chance.pick(recent);
     seen(await clients.verify(anyReplica(chance), keyId, credential));
+  }
+
+  /** One key, as often as its limit lets it be and more. */
+  async function verifyRated(chance: Random): Promise<void> {
+    const key = known.find(({ organization }) => organization === RATED);
+    if (!key) await create(chance, RATED);
+    else seen(await clients.verify(anyReplica(chance), key.keyId, key.credential));
   }
 
   async function loop(chance: Random, step: (chance: Random) => Promise<void>): Promise<void> {
@@ -153,16 +156,17 @@ export function startLoad(clients: Clients, random: Random): Load {
     ...Array<typeof provision>(PROVISIONERS).fill(provision),
     ...Array<typeof provision>(LIMIT_PROVISIONERS).fill(provisionLimited),
     ...Array<typeof provision>(VERIFIERS).fill(verify),
+    verifyRated,
   ];
-  const rated = random.fork();
-  const loops = [...steps.map((step) => loop(random.fork(), step)), create(rated, RATED).then(() => undefined)];
+  const loops = steps.map((step) => loop(random.fork(), step));
   return {
     get acknowledged() {
       return acknowledged;
     },
-    async advance(by) {
+    async advance(by, withinMs) {
       const goal = acknowledged + by;
-      while (acknowledged < goal && !over) await sleep(5);
+      const endMs = performance.now() + withinMs;
+      while (acknowledged < goal && performance.now() < endMs) await sleep(5);
     },
     async stop() {
       over = true;

@@ -30,14 +30,7 @@ export interface Program extends AsyncDisposable {
 export async function buildProgram(replacements: readonly Replacement[] = []): Promise<Program> {
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-fault-'));
   try {
-    const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' });
-    const files = [...sources.map((name) => join('src', name)).filter((name) => name.endsWith('.ts')), ...OWN];
-    const missing = replacements.find(({ file }) => !files.includes(file));
-    if (missing) throw new Error(`there is no ${missing.file}`);
-    for (const file of files) {
-      const text = replacements
-        .filter((one) => one.file === file)
-        .reduce(replaceOnce, readFileSync(join(ROOT, file), 'utf8'));
+    for (const [file, text] of changedSources(replacements)) {
       const target = join(folder.path, file.replace(/\.ts$/, '.js'));
       mkdirSync(dirname(target), { recursive: true });
       writeFileSync(target, ts.transpileModule(text, { compilerOptions, fileName: file }).outputText);
@@ -55,15 +48,25 @@ export async function buildProgram(replacements: readonly Replacement[] = []): P
   };
 }
 
+/**
+ * The sources with the texts replaced, by their paths.
+ * @throws Error where a text to replace is not there, or more than once
+ */
+export function changedSources(replacements: readonly Replacement[]): Map<string, string> {
+  const names = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' });
+  const files = [...names.map((name) => join('src', name)).filter((name) => name.endsWith('.ts')), ...OWN];
+  const sources = new Map(files.map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]));
+  for (const { file, from, to } of replacements) {
+    const parts = sources.get(file)?.split(from) ?? [];
+    if (parts.length !== 2) throw new Error(`${file} has ${Math.max(0, parts.length - 1)} times: ${from}`);
+    sources.set(file, parts.join(to));
+  }
+  return sources;
+}
+
 const compilerOptions: ts.CompilerOptions = {
   target: ts.ScriptTarget.ES2023,
   module: ts.ModuleKind.ESNext,
   verbatimModuleSyntax: true,
   esModuleInterop: true,
 };
-
-function replaceOnce(text: string, { file, from, to }: Replacement): string {
-  const parts = text.split(from);
-  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${from}`);
-  return parts.join(to);
-}

@@ -30,6 +30,8 @@ export interface Fault {
 export interface Stack extends AsyncDisposable {
   readonly replicas: readonly Service[];
   readonly faults: readonly Fault[];
+  /** Starts again what has ended by itself. */
+  ensureUp(): Promise<void>;
   /** All that was published until now, as a consumer receives it. */
   published(): Promise<Entry[]>;
 }
@@ -37,6 +39,8 @@ export interface Stack extends AsyncDisposable {
 export interface StackOptions {
   /** The failing service, which is told where to die; absent: the service as built. */
   readonly program?: Program;
+  /** Added to the MongoDB URI of the second replica. */
+  readonly secondUri?: string;
 }
 
 export async function startEmbeddedStack(options: StackOptions): Promise<Stack> {
@@ -45,9 +49,10 @@ export async function startEmbeddedStack(options: StackOptions): Promise<Stack> 
     replicas: [service],
     faults: [
       { name: 'service killed', make: (random) => killReplica(service, random) },
-      ...(options.program ? [...deaths([service]), clockSet([service])] : []),
+      ...(options.program ? failuresWithin([service]) : []),
       { name: 'disk full', make: (random) => fillDisk(service, random) },
     ],
+    ensureUp: () => ensureUp([service]),
     published: () => collect(readAuditFile(join(service.dataDir, 'audit.jsonl'))),
     [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
   };
@@ -74,7 +79,6 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
   started.push(kafkaProxy, mongodb, kafka);
   const topic = `fault.${randomUUID()}`;
   const settings: ServiceSettings = {
-    KEYREEVE_MONGODB_URI: mongodb.uri,
     KEYREEVE_KAFKA_BROKERS: kafka.brokers.join(),
     KEYREEVE_AUDIT_TOPIC: topic,
     KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: 'true',
@@ -82,7 +86,8 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
   const replicas: Service[] = [];
   try {
     while (replicas.length < 2) {
-      const replica = await startReplica(settings, options);
+      const uri = `${mongodb.uri}${replicas.length === 1 ? (options.secondUri ?? '') : ''}`;
+      const replica = await startReplica({ ...settings, KEYREEVE_MONGODB_URI: uri }, options);
       replicas.push(replica);
       started.push(replica);
     }
@@ -99,10 +104,11 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
         name: `replica ${index} killed`,
         make: (random: Random) => killReplica(replica, random),
       })),
-      ...(options.program ? [...deaths(replicas), clockSet(replicas)] : []),
+      ...(options.program ? failuresWithin(replicas) : []),
       ...setFaults(mongodb),
       ...kafkaFaults(kafka, kafkaProxy, replicas),
     ],
+    ensureUp: () => ensureUp(replicas),
     published: () => collect(readTopic({ brokers: kafka.brokers, topic }, silentLog)),
     [Symbol.asyncDispose]: dispose,
   };
@@ -140,6 +146,10 @@ async function restart(replica: Service): Promise<void> {
   }
 }
 
+async function ensureUp(replicas: readonly Service[]): Promise<void> {
+  for (const replica of replicas) if (!replica.running) await restart(replica);
+}
+
 function tell(replica: Service, order: Order): void {
   replica.tell(JSON.stringify(order));
 }
@@ -165,18 +175,36 @@ function deaths(replicas: readonly Service[]): Fault[] {
 }
 
 const HOUR_MS = 3_600_000;
+const AWAY_MS = 500;
 
-function clockSet(replicas: readonly Service[]): Fault {
-  return {
-    name: 'clock set back and forward',
-    async make(random) {
-      const replica = random.pick(replicas);
-      for (const offsetMs of [-HOUR_MS, HOUR_MS, 0]) {
-        tell(replica, { order: 'clock', offsetMs });
-        await sleep(200);
-      }
+function failuresWithin(replicas: readonly Service[]): Fault[] {
+  return [
+    ...deaths(replicas),
+    {
+      name: 'clock set back and forward',
+      async make(random) {
+        const replica = random.pick(replicas);
+        for (const offsetMs of [-HOUR_MS, HOUR_MS, 0]) {
+          tell(replica, { order: 'clock', offsetMs });
+          await sleep(200);
+        }
+      },
     },
-  };
+    {
+      name: 'store away',
+      async make() {
+        for (const replica of replicas) tell(replica, { order: 'store-away', ms: AWAY_MS });
+        await sleep(AWAY_MS);
+      },
+    },
+    {
+      name: 'sink fails',
+      async make() {
+        for (const replica of replicas) tell(replica, { order: 'sink-fails', ms: AWAY_MS });
+        await sleep(AWAY_MS);
+      },
+    },
+  ];
 }
 
 const DISK_FULL_MS = 500;

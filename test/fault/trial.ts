@@ -10,6 +10,8 @@ import type { Fault, Stack } from './stack.js';
 
 /** Between two faults so many operations succeed: the service has to recover, and the load to go on. */
 const OPERATIONS_BETWEEN = 30;
+/** A service with a bug may never recover: then the next fault comes nevertheless. */
+const BETWEEN_MS_MAX = 10_000;
 const PUBLISHED_MS_MAX = 60_000;
 const LOOK_MS = 500;
 
@@ -18,6 +20,8 @@ export interface TrialOptions {
   readonly faults: Iterable<Fault>;
   /** Told before each fault. */
   readonly onFault?: (fault: Fault, done: number) => void;
+  /** How long the last events may take to be published; else they count as missing. */
+  readonly publishedMsMax?: number;
   /** Where the history is written as it happens. */
   readonly historyPath?: string;
 }
@@ -36,25 +40,26 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
   let done = 0;
   try {
     for (const fault of options.faults) {
-      await load.advance(OPERATIONS_BETWEEN);
+      await load.advance(OPERATIONS_BETWEEN, BETWEEN_MS_MAX);
       onFault?.(fault, done);
       await fault.make(random.fork());
       faults.set(fault.name, (faults.get(fault.name) ?? 0) + 1);
       done += 1;
     }
-    await load.advance(OPERATIONS_BETWEEN);
+    await load.advance(OPERATIONS_BETWEEN, BETWEEN_MS_MAX);
   } finally {
     await load.stop();
   }
-  const published = await publishedWhole(stack, clients);
+  await stack.ensureUp();
+  const published = await publishedWhole(stack, clients, options.publishedMsMax ?? PUBLISHED_MS_MAX);
   const stored = await clients.readStored(ORGANIZATIONS);
   const evidence: Evidence = { history: history.operations, stored, published, keyLimits: KEY_LIMITS };
   return { ...(await check(evidence)), faults };
 }
 
 /** What was published, once everything is, or nothing more comes. */
-async function publishedWhole(stack: Stack, clients: Clients): Promise<Evidence['published']> {
-  const endMs = performance.now() + PUBLISHED_MS_MAX;
+async function publishedWhole(stack: Stack, clients: Clients, withinMs: number): Promise<Evidence['published']> {
+  const endMs = performance.now() + withinMs;
   const heads = [...(await clients.readHeads(ORGANIZATIONS)).values()].filter(({ sequence }) => sequence > 0);
   for (;;) {
     const published = await stack.published();

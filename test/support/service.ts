@@ -19,6 +19,7 @@ export interface Service extends AsyncDisposable {
   /** `host:port`, the same after a restart. */
   readonly address: string;
   readonly pid: number;
+  readonly running: boolean;
   /** The folder it was given as its data folder. */
   readonly dataDir: string;
   readonly keys: KeyServiceClient;
@@ -106,6 +107,10 @@ export async function startService(
     },
     get pid() {
       return running().pid ?? 0;
+    },
+    get running() {
+      const { exitCode, signalCode } = running();
+      return exitCode === null && signalCode === null;
     },
     dataDir,
     get keys() {

@@ -18,8 +18,11 @@ export interface TcpProxy extends AsyncDisposable {
   halfClose(direction: Direction): void;
   /** Resets the open connections. New ones are accepted. */
   cut(): void;
-  /** Cuts, and accepts and resets what connects, until it is mended. */
-  sever(): void;
+  /**
+   * Cuts, and accepts and resets what connects, until it is mended.
+   * @param whose the connections that begin so; absent: all that suffer
+   */
+  sever(whose?: (firstBytes: Buffer) => boolean): void;
   /** Passes on again. What was swallowed stays lost, so the connections that lost something are reset. */
   mend(): void;
 }
@@ -38,7 +41,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
   let fault: Fault = {};
 
   const server = createServer({ allowHalfOpen: true }, (near) => {
-    const pair: Pair = { near, far: undefined, suffers: undefined, lost: false };
+    const pair: Pair = { near, far: undefined, first: undefined, suffers: undefined, lost: false };
     pairs.add(pair);
     near.setNoDelay(true);
     near.on('error', () => undefined);
@@ -49,8 +52,9 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     };
     near.once('close', end);
     near.once('data', (first) => {
+      pair.first = first;
       pair.suffers = suffers(first);
-      if (pair.suffers && fault.severed) {
+      if (pair.suffers && fault.severed?.(first)) {
         near.resetAndDestroy();
         return;
       }
@@ -68,7 +72,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     // One after the other: what is delayed is not overtaken.
     let last = Promise.resolve();
     const later = (pass: () => void) => {
-      const ms = (pair.suffers && fault.delayMs?.[direction]) || 0;
+      const ms = pair.suffers === true ? (fault.delayMs?.[direction] ?? 0) : 0;
       const due = ms > 0 ? new Promise<void>((resolve) => setTimeout(resolve, ms)) : undefined;
       last = last.then(() => due).then(pass);
     };
@@ -116,9 +120,9 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     cut() {
       reset(() => true);
     },
-    sever() {
-      fault = { ...fault, severed: true };
-      reset(() => true);
+    sever(whose = () => true) {
+      fault = { ...fault, severed: whose };
+      reset(({ first }) => first !== undefined && whose(first));
     },
     mend() {
       fault = {};
@@ -140,6 +144,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
 interface Pair {
   readonly near: Socket;
   far: Socket | undefined;
+  first: Buffer | undefined;
   /** Unknown until its first bytes have come. */
   suffers: boolean | undefined;
   /** Something was swallowed. */
@@ -149,5 +154,5 @@ interface Pair {
 interface Fault {
   readonly delayMs?: Partial<Record<Direction, number>>;
   readonly dropped?: readonly Direction[];
-  readonly severed?: boolean;
+  readonly severed?: (firstBytes: Buffer) => boolean;
 }

@@ -1,0 +1,272 @@
+/**
+ * Bugs to try the checker with: each breaks one promise in the source, and a scenario in which that shows. What is
+ * replaced must be there exactly once, so a bug whose place has changed is noticed.
+ */
+import { History } from '../support/history.js';
+import { check, type Findings, type ViolationKind } from './checker.js';
+import { Clients } from './clients.js';
+import { KEY_LIMITS } from './load.js';
+import type { Program, Replacement } from './program.js';
+import type { Random } from './random.js';
+import { startEmbeddedStack, startReplicatedStack } from './stack.js';
+import { runTrial } from './trial.js';
+
+export interface SeededBug {
+  readonly name: string;
+  readonly replacements: readonly Replacement[];
+  readonly scenario: (program: Program, random: Random) => Promise<Findings>;
+  /** What the checker must call it. */
+  readonly caughtAs: ViolationKind;
+}
+
+export const SEEDED_BUGS: readonly SeededBug[] = [
+  {
+    name: 'an event is written after the transaction',
+    replacements: [
+      {
+        file: 'src/store/sqlite/change.ts',
+        from: 'for (const event of events) insertEvent.run({ ...toEventRow(event), published: Number(event.published) });',
+        to: 'setTimeout(() => { for (const event of events) insertEvent.run({ ...toEventRow(event), published: 0 }); }, 5);',
+      },
+    ],
+    scenario: embedded('dies before-answer', 'dies before-answer'),
+    caughtAs: 'event-missing',
+  },
+  {
+    name: 'a change is answered before it is committed',
+    replacements: [
+      {
+        file: 'src/store/sqlite/change.ts',
+        from: 'if (!isEmpty(decided)) write(toCommit(state, decided, source));',
+        to: 'if (!isEmpty(decided)) setTimeout(() => connection.transaction(() => write(toCommit(state, decided, source))), 20);',
+      },
+    ],
+    scenario: embedded('service killed', 'service killed', 'service killed'),
+    caughtAs: 'lost-key',
+  },
+  {
+    name: 'events are marked published before the sink has them',
+    replacements: [
+      {
+        file: 'src/audit/relay.ts',
+        from: 'end = await this.#sink.publish(number, events, this.#sendMs());',
+        to: 'await this.#mark(events, { sink: this.#sink.name, lane: number, end: 0 }); end = await this.#sink.publish(number, events, this.#sendMs());',
+      },
+    ],
+    scenario: embedded('dies within-batch', 'dies within-batch'),
+    caughtAs: 'event-missing',
+  },
+  {
+    name: 'a batch is marked published though half of it failed',
+    replacements: [
+      {
+        file: 'src/audit/relay.ts',
+        from: "else this.#faults.tell('warn', SINK_AWAY, fields);\n      return;",
+        to: "else this.#faults.tell('warn', SINK_AWAY, fields);\n      end = 0;",
+      },
+    ],
+    scenario: embedded('sink fails'),
+    caughtAs: 'event-missing',
+  },
+  {
+    name: 'events are read in the wrong order',
+    replacements: [
+      {
+        file: 'src/store/sqlite/outbox.ts',
+        from: 'WHERE published = 0 ORDER BY time, keyspace, organization_id, sequence LIMIT :limit',
+        to: 'WHERE published = 0 ORDER BY time DESC, sequence DESC LIMIT :limit',
+      },
+    ],
+    scenario: embedded('sink fails'),
+    caughtAs: 'event-disorder',
+  },
+  {
+    name: 'an event gets its sequence from memory',
+    replacements: [
+      {
+        file: 'src/keys/chain.ts',
+        from: 'const sequence = head.sequence + 1;',
+        to: `const memory = (globalThis.sequences ??= new Map());
+    const path = organizationPath(organization);
+    const sequence = Math.max(head.sequence, memory.get(path) ?? 0) + 1;
+    memory.set(path, sequence);`,
+      },
+    ],
+    scenario: embedded('disk full', 'disk full', 'disk full'),
+    caughtAs: 'event-missing',
+  },
+  {
+    name: 'the key limit is checked outside of the transaction',
+    replacements: [
+      {
+        file: 'src/grpc/create-key.ts',
+        from: 'const created = await commit(load, (state) => createKey(state, ask, keyspace, draw), call, parts);',
+        to: `const { keyCount } = await store.findOrganization(organization, call.deadline);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    const created = await commit(load, (state) =>
+      createKey({ ...state, organization: { ...state.organization, keyCount } }, ask, keyspace, draw), call, parts);`,
+      },
+    ],
+    scenario: embedded('pause', 'pause', 'pause'),
+    caughtAs: 'limit-exceeded',
+  },
+  {
+    name: 'a request id is not compared with what was asked',
+    replacements: [
+      {
+        file: 'src/keys/repeat.ts',
+        from: "if (state.request.hash !== mutation.request.hash) return { refused: 'REQUEST_ID_REUSED' };",
+        to: '',
+      },
+    ],
+    scenario: embedded('pause', 'pause'),
+    caughtAs: 'request-not-compared',
+  },
+  {
+    name: 'a request id is not stored',
+    replacements: [{ file: 'src/store/sqlite/change.ts', from: 'if (!request) return;', to: 'if (request) return;' }],
+    scenario: embedded('pause', 'pause'),
+    caughtAs: 'second-key',
+  },
+  {
+    name: 'a repeated revocation makes another event',
+    replacements: [
+      {
+        file: 'src/keys/revoke-key.ts',
+        from: "(one.standing.kind === 'revoked' ? one : revoked(one, ask, draw.now))",
+        to: 'revoked(one, ask, draw.now)',
+      },
+    ],
+    scenario: embedded('pause', 'pause', 'pause'),
+    caughtAs: 'event-twice',
+  },
+  {
+    name: 'a store that is away is answered as a key that is not there',
+    replacements: [
+      {
+        file: 'src/verify/verifier.ts',
+        from: 'const found = await store.findByDigest(lookUp.keyspace.name, bytes, deadline);',
+        to: 'const found = await store.findByDigest(lookUp.keyspace.name, bytes, deadline).catch(() => undefined);',
+      },
+    ],
+    scenario: embedded('store away'),
+    caughtAs: 'wrong-denial',
+  },
+  {
+    name: 'a rate budget is granted in memory',
+    replacements: [
+      {
+        file: 'src/verify/budgets.ts',
+        from: 'const block = await this.#store.takeBudget(ask, Deadline.after(ASK_MS_MAX, this.#clock));',
+        to: `const held = this.#held.get(lineageId);
+    const open = held && !held.hasEnded(this.#clock);
+    const block = await Promise.resolve(open ? { taken: 0, left: 0, endsInMs: 60_000 } : { taken: limit, left: 0, endsInMs: 60_000 });`,
+      },
+    ],
+    scenario: embedded('service killed', 'pause', 'pause'),
+    caughtAs: 'rate-exceeded',
+  },
+  {
+    name: 'nobody waits for Kafka to acknowledge',
+    replacements: [
+      { file: 'src/audit/kafka-sink.ts', from: 'acks: -1,', to: 'acks: 0,' },
+      {
+        file: 'src/audit/kafka-sink.ts',
+        from: 'if (answer?.errorCode !== 0 || answer.baseOffset === undefined) {',
+        to: 'if (sent) return 0; else {',
+      },
+    ],
+    scenario: replicated('Kafka behind a network that swallows', 'Kafka killed', 'Kafka cut off for a moment'),
+    caughtAs: 'event-missing',
+  },
+  {
+    name: 'a verification reads what a majority has acknowledged as far as this member knows',
+    replacements: [
+      {
+        file: 'src/store/mongodb/read.ts',
+        from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
+        to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
+      },
+      {
+        file: 'src/store/mongodb/read.ts',
+        from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
+        to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
+      },
+    ],
+    scenario: askDeposed,
+    caughtAs: 'valid-after-revoke',
+  },
+];
+
+/** No fault, for as long as one would last. */
+const PAUSE = { name: 'pause', make: () => new Promise<void>((resolve) => setTimeout(resolve, 500)) };
+
+type Scenario = SeededBug['scenario'];
+
+function embedded(...names: readonly string[]): Scenario {
+  return async (program, random) => {
+    await using stack = await startEmbeddedStack({ program });
+    return await runTrial(stack, { random, faults: named([...stack.faults, PAUSE], names), publishedMsMax: 10_000 });
+  };
+}
+
+function replicated(...names: readonly string[]): Scenario {
+  return async (program, random) => {
+    await using stack = await startReplicatedStack({ program });
+    return await runTrial(stack, { random, faults: named(stack.faults, names) });
+  };
+}
+
+/** @throws Error where there is no fault of a name */
+export function named<F extends { readonly name: string }>(faults: readonly F[], names: readonly string[]): F[] {
+  return names.map((name) => {
+    const fault = faults.find((one) => one.name === name);
+    if (!fault) throw new Error(`there is no fault called: ${name}`);
+    return fault;
+  });
+}
+
+const ORGANIZATION = 'open/red';
+const VERIFICATIONS = 8;
+
+/**
+ * A replica that hears late of an election, because it looks seldom, asks the primary that was deposed as that wakes up;
+ * a key has been revoked meanwhile.
+ */
+async function askDeposed(program: Program): Promise<Findings> {
+  const secondUri = '&serverMonitoringMode=poll&heartbeatFrequencyMS=300000&socketTimeoutMS=60000';
+  await using stack = await startReplicatedStack({ program, secondUri });
+  const history = new History();
+  const clients = new Clients(stack.replicas, history);
+  const created = await clients.create(0, ORGANIZATION, 'r1', 'key');
+  if (created.kind !== 'acknowledged' || created.credential === undefined) throw new Error('no key was made');
+  const { keyId, credential } = created;
+  // So many connections are open then, and whoever asks needs no new one.
+  const verifyOften = () =>
+    Promise.all(Array.from({ length: VERIFICATIONS }, () => clients.verify(1, keyId, credential)));
+  await verifyOften();
+
+  const old = await stack.mongodb.primary();
+  await old.pause();
+  let asked: Promise<unknown>;
+  try {
+    while ((await stack.mongodb.primary()) === old);
+    while ((await clients.revoke(0, ORGANIZATION, 'r2', keyId)).kind !== 'acknowledged');
+    asked = verifyOften();
+    // On its way to the one that sleeps.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  } finally {
+    old.resume();
+  }
+  await asked;
+  await stack.mongodb.whole();
+
+  await stack.ensureUp();
+  const stored = await clients.readStored([ORGANIZATION]);
+  return await check({
+    history: history.operations,
+    stored,
+    published: await stack.published(),
+    keyLimits: KEY_LIMITS,
+  });
+}
