@@ -6,9 +6,7 @@
 import { randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import Database from 'libsql';
 import { Kafka, logLevel } from 'kafkajs';
-import { MongoClient, WriteConcern } from 'mongodb';
 
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import {
@@ -23,6 +21,8 @@ import { call } from '../support/call.js';
 import { makeGuardedFolder } from '../support/guard.js';
 import { type Service, startService } from '../support/service.js';
 import { openSharedServers } from '../support/shared-servers.js';
+import { openBareMongodb, openBareSqlite } from './bare.js';
+import { quantile, toTable } from './report.js';
 
 const WARM_UP_ROUNDS = 50;
 const ORGANIZATION = { keyspace: 'hygiara', organizationId: 'acme' };
@@ -66,14 +66,12 @@ for (let round = -WARM_UP_ROUNDS; round < rounds; round += 1) {
   if (round >= 0) record('MongoDB and Kafka: RevokeKey answered → its event read from the topic', seen - answered);
 }
 
-console.log(`| ${rounds} rounds, one call at a time | p50 ms | p99 ms | max ms |`);
-console.log('|---|---|---|---|');
-for (const [what, values] of samples) {
-  values.sort((a, b) => a - b);
-  const at = (share: number): string =>
-    (values[Math.min(values.length - 1, Math.floor(share * values.length))] ?? 0).toFixed(2);
-  console.log(`| ${what} | ${at(0.5)} | ${at(0.99)} | ${at(1)} |`);
-}
+console.log(
+  toTable(
+    [`${rounds} rounds, one call at a time`, 'p50 ms', 'p99 ms', 'max ms'],
+    [...samples].map(([what, values]) => [what, ...[0.5, 0.99, 1].map((share) => quantile(values, share).toFixed(2))]),
+  ),
+);
 
 function record(what: string, ms: number): void {
   const values = samples.get(what);
@@ -108,48 +106,6 @@ async function measureService(
     ),
   );
   return keyId;
-}
-
-function openBareSqlite(path: string) {
-  const db = new Database(path);
-  db.pragma('journal_mode = WAL');
-  db.pragma('synchronous = FULL');
-  db.exec('CREATE TABLE a (id INTEGER PRIMARY KEY, text TEXT); CREATE TABLE b (id INTEGER PRIMARY KEY, text TEXT)');
-  const a = db.prepare('INSERT INTO a VALUES (:id, :text)');
-  const b = db.prepare('INSERT INTO b VALUES (:id, :text)');
-  const read = db.prepare('SELECT * FROM a WHERE id = :id');
-  const text = 'x'.repeat(500);
-  const both = db.transaction((id: number) => {
-    a.run({ id, text });
-    b.run({ id, text });
-  });
-  return {
-    write: (id: number) => both(id),
-    read: (id: number) => read.get({ id }),
-  };
-}
-
-async function openBareMongodb(bareUri: string) {
-  const client = await new MongoClient(bareUri).connect();
-  const a = client.db().collection('a');
-  const b = client.db().collection('b');
-  const text = 'x'.repeat(500);
-  await a.createIndex({ n: 1 }, { unique: true }, {});
-  await b.insertOne({ text });
-  return {
-    write: (n: number) =>
-      client.withSession((session) =>
-        session.withTransaction(
-          async () => {
-            await a.insertOne({ n, text }, { session });
-            await b.insertOne({ n, text }, { session });
-          },
-          { writeConcern: new WriteConcern('majority', undefined, true) },
-        ),
-      ),
-    read: (n: number) => a.findOne({ n }, { readConcern: { level: 'linearizable' }, maxTimeMS: 5000 }),
-    [Symbol.asyncDispose]: () => client.close(),
-  };
 }
 
 /** Reads the topic from now on; `of` resolves with the moment at which the revocation of a key was seen there. */
