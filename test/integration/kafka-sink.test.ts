@@ -157,31 +157,38 @@ describe('the topic', () => {
 });
 
 describe('Kafka away', () => {
-  test('the sink opens, says so loudly, and publishes nothing until the topic is checked', async () => {
-    await using own = await startKafka();
-    await own.stop();
-    const settings = { brokers: own.brokers, topic: 'audit', allowSingleBroker: true };
-    const { log, lines } = captureLog();
-    await using sink = await openKafkaSink(settings, log);
-    expect(lines.filter(({ level }) => level === 50).map(({ msg }) => msg)).toEqual([
-      'audit topic: Kafka does not answer; events are kept and nothing is published until it does',
-    ]);
-    await expect(publish(sink, makeChain(1))).rejects.toMatchObject({ kind: 'unavailable' });
+  // A broker is started twice.
+  test(
+    'the sink opens, says so loudly, and publishes nothing until the topic is checked',
+    { timeout: 90_000 },
+    async () => {
+      await using own = await startKafka();
+      await own.stop();
+      const settings = { brokers: own.brokers, topic: 'audit', allowSingleBroker: true };
+      const { log, lines } = captureLog();
+      await using sink = await openKafkaSink(settings, log);
+      expect(lines.filter(({ level }) => level === 50).map(({ msg }) => msg)).toEqual([
+        'audit topic: Kafka does not answer; events are kept and nothing is published until it does',
+      ]);
+      await expect(publish(sink, makeChain(1))).rejects.toMatchObject({ kind: 'unavailable' });
 
-    // It comes back with a topic that somebody made otherwise: reachable, and still nothing may be published.
-    await own.restart();
-    const ownAdmin = new Kafka({ brokers: own.brokers, logLevel: logLevel.NOTHING }).admin();
-    await ownAdmin.connect();
-    await ownAdmin.createTopics({ topics: [{ topic: 'audit', numPartitions: 1 }] });
-    await expect(publish(sink, makeChain(1))).rejects.toMatchObject({ kind: 'refused' });
-    expect(await entriesOf(settings)).toEqual([]);
+      // It comes back with a topic that somebody made otherwise: reachable, and still nothing may be published.
+      await own.restart();
+      const ownAdmin = new Kafka({ brokers: own.brokers, logLevel: logLevel.NOTHING }).admin();
+      await ownAdmin.connect();
+      await ownAdmin.createTopics({ topics: [{ topic: 'audit', numPartitions: 1 }] });
+      await expect(publish(sink, makeChain(1))).rejects.toMatchObject({ kind: 'refused' });
+      expect(await entriesOf(settings)).toEqual([]);
 
-    await ownAdmin.deleteTopics({ topics: ['audit'] });
-    await expect.poll(() => ownAdmin.listTopics()).not.toContain('audit');
-    await ownAdmin.disconnect();
-    await expect.poll(() => publish(sink, makeChain(1)).then(() => 'published'), { timeout: 10_000 }).toBe('published');
-    expect(await entriesOf(settings)).toHaveLength(1);
-  });
+      await ownAdmin.deleteTopics({ topics: ['audit'] });
+      await expect.poll(() => ownAdmin.listTopics()).not.toContain('audit');
+      await ownAdmin.disconnect();
+      await expect
+        .poll(() => publish(sink, makeChain(1)).then(() => 'published'), { timeout: 10_000 })
+        .toBe('published');
+      expect(await entriesOf(settings)).toHaveLength(1);
+    },
+  );
 
   test.each([
     ['answers nothing', (socket: Socket) => void socket.resume()],
