@@ -163,7 +163,14 @@ describe('a client id and its secret', () => {
       [clientId, 'x'.repeat(5000)],
       ['x'.repeat(5000), secret],
     ];
-    for (const [id, text] of halves) expect(recognise(pair(id, text), [keyspace], true, [])).toEqual([]);
+    const key = aKey({ clientId, digest: made.digest });
+    for (const [id, text] of halves) {
+      const lookUps = recognise(pair(id, text), [keyspace], true, []);
+      if (lookUps === 'malformed') throw new Error('the form of a half is told');
+      expect(lookUps.filter((lookUp) => matches(key, lookUp))).toEqual([]);
+      // Nothing is looked up for text that is no secret.
+      expect(lookUps).toHaveLength(text === secret ? 1 : 0);
+    }
   });
 
   test('are malformed in a keyspace of bearer tokens, as a token is in a keyspace of pairs, and none in either', () => {
