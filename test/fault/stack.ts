@@ -21,6 +21,8 @@ import type { Random } from './random.js';
 
 const KEYSPACES = fileURLToPath(new URL('keyspaces.yaml', import.meta.url));
 
+export const CLOCK_SET = 'clock set back and forward';
+
 /** Something that goes wrong and is put right again, while clients go on asking. */
 export interface Fault {
   readonly name: string;
@@ -181,7 +183,7 @@ function failuresWithin(replicas: readonly Service[]): Fault[] {
   return [
     ...deaths(replicas),
     {
-      name: 'clock set back and forward',
+      name: CLOCK_SET,
       async make(random) {
         const replica = random.pick(replicas);
         for (const offsetMs of [-HOUR_MS, HOUR_MS, 0]) {
