@@ -36,7 +36,6 @@ const { values } = parseArgs({
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
 if (!Number.isSafeInteger(seed)) throw new Error('--seed: expected a whole number');
 const beganMs = performance.now();
-process.exitCode = (await (values['seeded-bugs'] ? trySeededBugs(values.only) : soak())) ? 0 : 1;
 
 async function soak(): Promise<boolean> {
   const kills = Number(values.kills);
@@ -148,3 +147,6 @@ function say(line: string): void {
   const seconds = ((performance.now() - beganMs) / 1000).toFixed(1);
   process.stdout.write(`${line.startsWith('{') ? line : `[${seconds} s] ${line}`}\n`);
 }
+
+// At the end, where the class above is there.
+process.exitCode = (await (values['seeded-bugs'] ? trySeededBugs(values.only) : soak())) ? 0 : 1;

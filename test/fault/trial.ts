@@ -71,6 +71,7 @@ async function publishedWhole(stack: Stack, clients: Clients, withinMs: number):
     // Just after a fault the topic cannot always be read.
     const published = await stack.published().catch((error: unknown) => {
       if (performance.now() > endMs) throw error;
+      return undefined;
     });
     if (!published) continue;
     const arrived = heads.every(({ hash }) => published.some(({ text }) => text.includes(`"hash":"${hash}"`)));
