@@ -1,7 +1,7 @@
 /** The store going away and coming back, health that tells of it, and the end of the server. */
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { credentials, Metadata } from '@grpc/grpc-js';
+import { credentials, Metadata, status } from '@grpc/grpc-js';
 import { expect, test } from 'vitest';
 
 import { ListAuditEventsRequest } from '../../src/gen/keyreeve/v1/audit_service.js';
@@ -9,6 +9,7 @@ import {
   CreateKeyRequest,
   type CreateKeyResponse,
   GetKeyRequest,
+  type ImportKeysResponse,
   KeyServiceClient,
   ListKeysRequest,
   VerifyKeyRequest,
@@ -18,7 +19,19 @@ import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
 import { StoreFault } from '../../src/store/faults.js';
 import { breakable, type Breakage, holdUp } from '../support/breakable-store.js';
 import { call } from '../support/call.js';
-import { create, startServer, type TestServer, toCreate, toldBy, toRevoke, toTold } from '../support/grpc-server.js';
+import {
+  create,
+  startServer,
+  type TestServer,
+  toCreate,
+  toImport,
+  toldBy,
+  toRevoke,
+  toRotate,
+  toTold,
+  toUpdate,
+  toUpdateOrganization,
+} from '../support/grpc-server.js';
 import { HealthClient } from '../support/health-client.js';
 import { RawClient, toFrame } from '../support/raw-grpc.js';
 import { startService } from '../support/service.js';
@@ -54,6 +67,11 @@ test('while the store is down every call is UNAVAILABLE with a time to retry, an
         service.audit.listAuditEvents({ ...ListAuditEventsRequest.fromPartial({}), ...organization }, done),
       ),
     verify,
+    () => call((done) => service.organizations.getOrganization(organization, done)),
+    () => call((done) => service.organizations.updateOrganization(toUpdateOrganization({ suspended: false }), done)),
+    () => call((done) => service.keys.updateKey(toUpdate(key, { name: 'build' }), done)),
+    () => call((done) => service.keys.rotateKey(toRotate(key), done)),
+    () => call((done) => service.keys.importKeys(toImport([], { requestId: 'r1' }), done)),
     () => call((done) => service.keys.revokeKey(toRevoke(key), done)),
   ];
   breakage.before = storeIsDown;
@@ -66,12 +84,21 @@ test('while the store is down every call is UNAVAILABLE with a time to retry, an
       retrySeconds: 1,
     });
   }
+  // Of an import each item has an answer of its own, as those before it may be stored.
+  const importing = () => {
+    const secret = { $case: 'digest' as const, value: Buffer.alloc(32, 1) };
+    return call<ImportKeysResponse>((done) => service.keys.importKeys(toImport([{ secret, name: 'old' }]), done));
+  };
+  expect((await importing()).results).toMatchObject([
+    { result: { $case: 'failure', value: { code: status.UNAVAILABLE, reason: 'STORE_UNAVAILABLE' } } },
+  ]);
   breakage.before = () => Promise.reject(new StoreFault('contention', 'others were first'));
   const contended = await toldBy(call((done) => service.keys.createKey(toCreate(), done)));
   expect(contended).toMatchObject({ code: 'ABORTED', reason: 'CONTENTION' });
   delete breakage.before;
   expect((await verify()).decision).toBe(Decision.VALID);
   for (const make of calls) await make();
+  expect((await importing()).results).toMatchObject([{ result: { $case: 'key' } }]);
   expect((await verify()).decision).toBe(Decision.REVOKED);
 });
 

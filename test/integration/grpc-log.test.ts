@@ -6,7 +6,17 @@ import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
 import { GetKeyRequest, ListKeysRequest, VerifyKeyRequest } from '../../src/gen/keyreeve/v1/key_service.js';
 import { breakable, type Breakage } from '../support/breakable-store.js';
 import { call } from '../support/call.js';
-import { create, startServer, toCreate, toRevoke, withToken } from '../support/grpc-server.js';
+import {
+  create,
+  startServer,
+  toCreate,
+  toImport,
+  toRevoke,
+  toRotate,
+  toUpdate,
+  toUpdateOrganization,
+  withToken,
+} from '../support/grpc-server.js';
 
 interface Line {
   call: string;
@@ -19,7 +29,14 @@ test('each call makes one line, that of a verification at debug', async () => {
   const { key, credential } = await create(service);
   await call((done) => service.keys.verifyKey({ ...VerifyKeyRequest.fromPartial({}), credential }, done));
   await call((done) => service.keys.verifyKey({ ...VerifyKeyRequest.fromPartial({}) }, done));
+  await call((done) => service.keys.updateKey(toUpdate(key, { name: 'build' }), done));
+  await call((done) => service.keys.rotateKey(toRotate(key), done));
   await call((done) => service.keys.revokeKey(toRevoke(key), done));
+  const items = [{ secret: { $case: 'digest' as const, value: Buffer.alloc(32, 1) }, name: 'old' }, { name: 'none' }];
+  await call((done) => service.keys.importKeys(toImport(items), done));
+  const organization = { keyspace: 'tiered', organizationId: 'acme' };
+  await call((done) => service.organizations.getOrganization(organization, done));
+  await call((done) => service.organizations.updateOrganization(toUpdateOrganization({ suspended: true }), done));
   await call((done) => service.keys.createKey(toCreate({ keyspace: 'nowhere' }), done)).catch(() => undefined);
   const lines = service.logged.map((line) => JSON.parse(line) as Line);
   const about = { caller: 'local', keyspace: 'shop', key_id: key.keyId };
@@ -27,7 +44,12 @@ test('each call makes one line, that of a verification at debug', async () => {
     { level: 'info', call: 'CreateKey', ...about },
     { level: 'debug', call: 'VerifyKey', ...about, decision: 'VALID' },
     { level: 'debug', call: 'VerifyKey', caller: 'local', decision: 'MALFORMED' },
+    { level: 'info', call: 'UpdateKey', ...about },
+    { level: 'info', call: 'RotateKey', caller: 'local', keyspace: 'shop' },
     { level: 'info', call: 'RevokeKey', ...about },
+    { level: 'info', call: 'ImportKeys', caller: 'local', keyspace: 'shop' },
+    { level: 'info', call: 'GetOrganization', caller: 'local', keyspace: 'tiered' },
+    { level: 'info', call: 'UpdateOrganization', caller: 'local', keyspace: 'tiered' },
     { level: 'info', call: 'CreateKey', caller: 'local', reason: 'KEYSPACE_NOT_FOUND' },
   ]);
   expect(lines.at(-1)).not.toHaveProperty('keyspace');
@@ -62,6 +84,30 @@ test('no line holds a credential, or a half of one, wherever it was put and what
         const selector = { selector: { $case, value: secret } };
         return call((done) => keys.getKey({ ...GetKeyRequest.fromPartial({}), ...there, selector }, as, done));
       }),
+      ...[{ updateMask: [secret] }, { etag: secret }, { requestId: `${secret} ` }].map((fields) => (as: Metadata) => {
+        return call((done) => keys.updateKey(toUpdate(key, { name: `${secret}\u0000` }, fields), as, done));
+      }),
+      (as) => call((done) => keys.rotateKey(toRotate(key, { requestId: `${secret} ` }), as, done)),
+      (as) => {
+        const selector = { selector: { $case: 'clientId' as const, value: secret } };
+        return call((done) => keys.rotateKey(toRotate(key, { selector }), as, done));
+      },
+      (as) => {
+        const digest = { $case: 'digest' as const, value: Buffer.from(secret) };
+        const shown = { $case: 'digest' as const, value: Buffer.alloc(32, 2) };
+        const items = [
+          { secret: digest },
+          { secret: shown, display: `${secret}\u0000`, clientId: secret },
+          ...presentations(credential, key.clientId).map((value) => ({
+            secret: { $case: 'credential' as const, value },
+          })),
+        ];
+        return call((done) => keys.importKeys(toImport(items, there), as, done));
+      },
+      (as) => {
+        const request = toUpdateOrganization({ plan: secret }, { ...there, etag: secret });
+        return call((done) => service.organizations.updateOrganization(request, as, done));
+      },
       (as) => call((done) => keys.revokeKey(toRevoke(key, { reasonDetail: `${secret}\u0000` }), as, done)),
       (as) =>
         call((done) =>
