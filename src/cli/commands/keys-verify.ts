@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 
 import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
-import { Decision } from '../../gen/keyreeve/v1/verification.js';
+import { Decision, type RateLimit } from '../../gen/keyreeve/v1/verification.js';
 import { organizationPath } from '../../keys/organization.js';
 import type { Secret } from '../../keys/secret.js';
 import { anyText, repeatedOption } from '../arguments.js';
@@ -10,7 +10,7 @@ import { type ExitCode, exitCodes } from '../exit-codes.js';
 import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from '../output/messages.js';
 import { printableJson } from '../output/printable.js';
 import { toFields } from '../output/table.js';
-import { toShortTime } from '../output/times.js';
+import { toMs, toShortTime } from '../output/times.js';
 import { ServiceClient } from '../service/client.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
 import { print, type Terminal } from '../terminal.js';
@@ -87,7 +87,12 @@ function describe({ decision, key, rateLimit }: VerifyKeyResponse): string {
     ['type', key.type],
     ['scopes', key.scopes.join(' ')],
     ['expires', key.expireTime ? toShortTime(key.expireTime) : 'never'],
-    ['rate limit', rateLimit && `${rateLimit.remaining} of ${rateLimit.limit} left`],
+    ['rate limit', rateLimit && toRateText(rateLimit)],
   ]);
   return `${verdict}\n\n${fields}`;
+}
+
+function toRateText({ remaining, limit, retryAfter }: RateLimit): string {
+  const again = retryAfter ? `; again in ${Math.ceil(toMs(retryAfter) / 1000)} s` : '';
+  return `${remaining} of ${limit} left${again}`;
 }
