@@ -80,6 +80,7 @@ export function troubleOf(thrown: unknown): StoreFault['kind'] | undefined {
   const error = outOfBulk(thrown);
   if (error instanceof Overtaken) return 'contention';
   if (error instanceof TimedOut) return 'unavailable';
+  if (isBrokenConnection(error)) return 'unavailable';
   if (!(error instanceof MongoError)) return undefined;
   if (hasCode(error, WRITE_CONFLICT, LOCK_TIMEOUT)) return 'contention';
   return isAway(error) || error.hasErrorLabel(MongoErrorLabel.TransientTransactionError) ? 'unavailable' : undefined;
@@ -150,6 +151,11 @@ export function toFault(error: unknown): unknown {
 /** A bulk write wraps what the driver threw in an error that looks like the server's. */
 function outOfBulk(error: unknown): unknown {
   return error instanceof MongoBulkWriteError && error.errorResponse instanceof Error ? error.errorResponse : error;
+}
+
+/** Where a server ends a connection that the driver is about to write to, the system's error comes out of it bare. */
+function isBrokenConnection(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'EPIPE' || error.code === 'ECONNRESET');
 }
 
 function isAway(error: MongoError): boolean {
