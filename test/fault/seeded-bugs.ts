@@ -8,7 +8,7 @@ import { Clients } from './clients.js';
 import { KEY_LIMITS } from './load.js';
 import type { Program, Replacement } from './program.js';
 import type { Random } from './random.js';
-import { startEmbeddedStack, startReplicatedStack } from './stack.js';
+import { type ReplicatedStack, startEmbeddedStack, startReplicatedStack } from './stack.js';
 import { runTrial } from './trial.js';
 
 export interface SeededBug {
@@ -227,7 +227,8 @@ export function named<F extends { readonly name: string }>(faults: readonly F[],
 }
 
 const ORGANIZATION = 'open/red';
-const VERIFICATIONS = 8;
+const VERIFICATIONS = 16;
+const ROUNDS = 3;
 
 /**
  * A replica that hears late of an election, because it looks seldom, asks the primary that was deposed as that wakes up;
@@ -238,28 +239,8 @@ async function askDeposed(program: Program): Promise<Findings> {
   await using stack = await startReplicatedStack({ program, secondUri });
   const history = new History();
   const clients = new Clients(stack.replicas, history);
-  const created = await clients.create(0, ORGANIZATION, 'r1', 'key');
-  if (created.kind !== 'acknowledged' || created.credential === undefined) throw new Error('no key was made');
-  const { keyId, credential } = created;
-  // So many connections are open then, and whoever asks needs no new one.
-  const verifyOften = () =>
-    Promise.all(Array.from({ length: VERIFICATIONS }, () => clients.verify(1, keyId, credential)));
-  await verifyOften();
-
-  const old = await stack.mongodb.primary();
-  await old.pause();
-  let asked: Promise<unknown>;
-  try {
-    while ((await stack.mongodb.primary()) === old);
-    while ((await clients.revoke(0, ORGANIZATION, 'r2', keyId)).kind !== 'acknowledged');
-    asked = verifyOften();
-    // On its way to the one that sleeps.
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  } finally {
-    old.resume();
-  }
-  await asked;
-  await stack.mongodb.whole();
+  // It answers before it knows that it is deposed in most rounds, not in all.
+  for (let round = 0; round < ROUNDS; round += 1) await askOldPrimary(stack, clients, round);
 
   await stack.ensureUp();
   const stored = await clients.readStored([ORGANIZATION]);
@@ -269,4 +250,29 @@ async function askDeposed(program: Program): Promise<Findings> {
     published: await stack.published(),
     keyLimits: KEY_LIMITS,
   });
+}
+
+async function askOldPrimary({ mongodb }: ReplicatedStack, clients: Clients, round: number): Promise<void> {
+  const created = await clients.create(0, ORGANIZATION, `create-${round}`, `key ${round}`);
+  if (created.kind !== 'acknowledged' || created.credential === undefined) throw new Error('no key was made');
+  const { keyId, credential } = created;
+  // So many connections are open then, and whoever asks needs no new one.
+  const verifyOften = () =>
+    Promise.all(Array.from({ length: VERIFICATIONS }, () => clients.verify(1, keyId, credential)));
+  await verifyOften();
+
+  const old = await mongodb.primary();
+  await old.pause();
+  let asked: Promise<unknown>;
+  try {
+    while ((await mongodb.primary()) === old);
+    while ((await clients.revoke(0, ORGANIZATION, `revoke-${round}`, keyId)).kind !== 'acknowledged');
+    asked = verifyOften();
+    // On its way to the one that sleeps.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  } finally {
+    old.resume();
+  }
+  await asked;
+  await mongodb.whole();
 }

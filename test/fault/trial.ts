@@ -67,7 +67,7 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
 async function publishedWhole(stack: Stack, clients: Clients, withinMs: number): Promise<Evidence['published']> {
   const endMs = performance.now() + withinMs;
   const heads = [...(await clients.readHeads(ORGANIZATIONS)).values()].filter(({ sequence }) => sequence > 0);
-  for (;; await sleep(LOOK_MS)) {
+  for (; ; await sleep(LOOK_MS)) {
     // Just after a fault the topic cannot always be read.
     const published = await stack.published().catch((error: unknown) => {
       if (performance.now() > endMs) throw error;
