@@ -54,6 +54,7 @@ test.for(storing)(
     expect(audit).toContain('keyreeve.key.imported');
     expectNothingOf(secrets, { told: [...seen, audit, ...files, service.output()], stored: written, holdsDigests });
   },
+  60_000,
 );
 
 test.for(storing)(
@@ -77,6 +78,7 @@ test.for(storing)(
     expect(await service.stop()).toBe(0);
     expectNothingOf(secrets, { told: [...seen, ...published, service.output()], stored: [records], holdsDigests });
   },
+  60_000,
 );
 
 /** What a keyspace issued before, in its own form or, for HookDeploy, in that of its legacy. */

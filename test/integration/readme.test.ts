@@ -43,6 +43,35 @@ test('the walk-through creates, verifies and revokes a key, by command and by gr
   }
 });
 
+test('more of the command rotates, updates, suspends and imports, and tells which line is refused', async () => {
+  await using service = await startService();
+  const folder = await mkdtemp(join(tmpdir(), 'keyreeve-readme-'));
+  try {
+    const { stdout, stderr } = await promisify(execFile)('bash', ['-eu', '-c', moreOfTheCommand()], {
+      cwd: folder,
+      env: { PATH: process.env.PATH, KEYREEVE_SERVER: service.address },
+    });
+    const telling = /^(?:Created|Rotated|Updated|The old key)(?= )|^suspended +\w+|^\d lines.*|^exit code \d/gm;
+    expect(stdout.match(telling)?.map((line) => line.replace(/ +/g, ' '))).toEqual([
+      'Created',
+      'Rotated',
+      'The old key',
+      'Updated',
+      'Updated',
+      'suspended no',
+      'Updated',
+      'suspended yes',
+      'Updated',
+      'suspended no',
+      '2 lines: 1 imported, 0 already there, 1 refused.',
+      'exit code 1',
+    ]);
+    expect(stderr).toMatch(/^line 2: DIGEST_INVALID/m);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
 test('every reason that a call can be refused with is listed under its code, and no other', () => {
   const listed = new Map<string, string>();
   for (const [, code, reasons] of readme.matchAll(/^\| `([A-Z_]+)` +\| (`[A-Z_]+`.*) \|$/gm)) {
@@ -54,12 +83,9 @@ test('every reason that a call can be refused with is listed under its code, and
 
 /** The commands as they stand there, run from another folder against a service elsewhere; `buf curl` stands in for grpcurl. */
 function walkThrough(dataDir: string, address: string): string {
-  const section = /^## A key in a minute\n(.*?)^## /ms.exec(readme)?.[1] ?? '';
-  const blocks = [...section.matchAll(/^```sh\n(.*?)^```/gms)].map(([, commands]) => commands ?? '');
+  const blocks = blocksOf('A key in a minute');
   expect(blocks).toHaveLength(3);
-  return blocks
-    .join('')
-    .replaceAll('npx keyreeve', `${process.execPath} ${join(ROOT, 'dist/cli/main.js')}`)
+  return asBuilt(blocks)
     .replaceAll('data/audit.jsonl', join(dataDir, 'audit.jsonl'))
     .replaceAll(/grpcurl -plaintext -d (\S+|'[^']*') 127\.0\.0\.1:50051 (\S+)/g, (_all, data: string, method: string) =>
       [
@@ -67,4 +93,19 @@ function walkThrough(dataDir: string, address: string): string {
         `curl --protocol grpc --http2-prior-knowledge -d ${data === '@' ? '@-' : data} http://${address}/${method}`,
       ].join(' '),
     );
+}
+
+function moreOfTheCommand(): string {
+  const blocks = blocksOf('More of the command');
+  expect(blocks).toHaveLength(2);
+  return asBuilt(blocks);
+}
+
+function blocksOf(heading: string): string[] {
+  const section = new RegExp(`^## ${heading}\n(.*?)^## `, 'ms').exec(readme)?.[1] ?? '';
+  return [...section.matchAll(/^```sh\n(.*?)^```/gms)].map(([, commands]) => commands ?? '');
+}
+
+function asBuilt(blocks: readonly string[]): string {
+  return blocks.join('').replaceAll('npx keyreeve', `${process.execPath} ${join(ROOT, 'dist/cli/main.js')}`);
 }
