@@ -43,6 +43,7 @@ const storing: { how: string; settings: ServiceSettings; holdsDigests: boolean }
 
 test.for(storing)(
   'no log, error or event holds a credential, a half of it or its digest, and no record a credential: SQLite and a file, $how',
+  { timeout: 60_000 },
   async ({ settings, holdsDigests }) => {
     await using service = await startService({ KEYREEVE_LOG_LEVEL: 'trace', ...settings });
     const { secrets, seen } = await plant(service);
@@ -54,11 +55,11 @@ test.for(storing)(
     expect(audit).toContain('keyreeve.key.imported');
     expectNothingOf(secrets, { told: [...seen, audit, ...files, service.output()], stored: written, holdsDigests });
   },
-  60_000,
 );
 
 test.for(storing)(
   'no log, error or event holds a credential, a half of it or its digest, and no record a credential: MongoDB and Kafka, $how',
+  { timeout: 60_000 },
   async ({ settings, holdsDigests }) => {
     const topic = `canary.${randomUUID()}`;
     const uri = inOwnDatabase(inject('mongodbUri'));
@@ -78,7 +79,6 @@ test.for(storing)(
     expect(await service.stop()).toBe(0);
     expectNothingOf(secrets, { told: [...seen, ...published, service.output()], stored: [records], holdsDigests });
   },
-  60_000,
 );
 
 /** What a keyspace issued before, in its own form or, for HookDeploy, in that of its legacy. */
