@@ -38,7 +38,7 @@ function fileSchema() {
 }
 
 function keyspaceSchema() {
-  return keyspaceFields().check(across(judgeDefaultPlan), across(judgeLegacy), across(judgeHttp));
+  return keyspaceFields().check(across(judgeDefaultPlan), across(judgeHttp));
 }
 
 type KeyspaceFields = z.output<ReturnType<typeof keyspaceFields>>;
@@ -194,11 +194,6 @@ function judgeDefaultPlan(fields: KeyspaceFields, { sound, report }: Findings): 
   const known = Object.keys(fields.plans ?? { [IMPLICIT_PLAN]: {} });
   if (fields.default_plan === undefined && !fields.plans) return;
   if (!known.includes(fields.default_plan ?? '')) report(['default_plan'], oneOfText(known));
-}
-
-function judgeLegacy(fields: KeyspaceFields, { sound, report }: Findings): void {
-  if (!sound('credential') || fields.credential === 'bearer' || fields.legacy === undefined) return;
-  report(['legacy'], 'no such field where credential is pair');
 }
 
 function judgeHttp(fields: KeyspaceFields, { sound, report }: Findings): void {

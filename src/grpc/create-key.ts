@@ -1,9 +1,10 @@
 import type { CreateKeyRequest, CreateKeyResponse } from '../gen/keyreeve/v1/key_service.js';
 import { newCredential } from '../keys/credential.js';
-import { type CreateKeyDraw, createKey, nameFor } from '../keys/create-key.js';
+import { type CreateKeyDraw, createKey } from '../keys/create-key.js';
 import { parseLabels, parseName, parseScopes } from '../keys/fields.js';
 import { newEventId, newKeyId } from '../keys/ids.js';
 import type { Keyspace } from '../keys/keyspace.js';
+import { nameFor } from '../keys/new-key.js';
 import { isRefusal } from '../keys/refusal.js';
 import { toTenant } from './callers.js';
 import { orRefuse, Refused } from './errors.js';

@@ -143,7 +143,7 @@ function explain(told: Told): string {
     case 'DIGEST_TAKEN':
       return told.by === 'digest'
         ? 'another organization of the keyspace has a key with this digest'
-        : 'another key of the organization has this client id';
+        : 'a key of the organization has this client id or this digest, but not both of them';
     case 'KEY_REVOKED':
       return 'the key is revoked, and nothing changes it any more';
     case 'KEY_SUPERSEDED':

@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
 import type { Failure } from '../gen/keyreeve/v1/failure.js';
 import type {
@@ -8,7 +10,7 @@ import type {
 } from '../gen/keyreeve/v1/key_service.js';
 import type { Load } from '../keys/change.js';
 import { claimRequest } from '../keys/claim-request.js';
-import { nameFor } from '../keys/create-key.js';
+import { nameFor } from '../keys/new-key.js';
 import { displayOfUnknown, takeOver } from '../keys/credential.js';
 import type { Mutation } from '../keys/event.js';
 import { parseLabels, parseName, parseScopes, parseText } from '../keys/fields.js';
@@ -20,7 +22,7 @@ import { digestsOf, digestToStore, type Peppers } from '../keys/pepper.js';
 import { type ArgumentRefusal, isRefusal, type Refusal, refuseArgument } from '../keys/refusal.js';
 import { Secret } from '../keys/secret.js';
 import { StoreFault } from '../store/faults.js';
-import { toTenant } from './callers.js';
+import { permitChange, toTenant } from './callers.js';
 import { orRefuse, Refused, toFailure, Unwanted } from './errors.js';
 import { parseTimestamp } from './expiration.js';
 import { toKeyMessage } from './messages.js';
@@ -40,6 +42,7 @@ export function handleImportKeys(parts: Parts): Unary<ImportKeysRequest, ImportK
     const tenant = toTenant(request, call.caller, keyspaces);
     const { keyspace } = tenant;
     call.note({ keyspace: keyspace.name });
+    permitChange(tenant);
     const items = orRefuse(parseItems(request.keys, keyspace));
     const { mutation } = toAsk('ImportKeys', request, tenant, call, () => ({
       items: items.map((item) => toComparable(item, peppers)),
@@ -49,7 +52,11 @@ export function handleImportKeys(parts: Parts): Unary<ImportKeysRequest, ImportK
       orRefuse(await commit(toLoad(mutation), (state) => claimRequest(state, mutation), call, parts));
     }
     const outcomes: Outcome[] = [];
-    for (const item of items) outcomes.push(await importItem(item, mutation, keyspace, call, parts));
+    for (const item of items) {
+      outcomes.push(await importItem(item, mutation, keyspace, call, parts));
+      // The embedded store answers without ever waiting: verifications would wait for the whole import.
+      await nextTurn();
+    }
     const unrecorded = await recordUses(outcomes, call, parts);
     const now = parts.clock.now();
     return { results: outcomes.map((outcome) => toResult(outcome, unrecorded, now)) };

@@ -1,7 +1,7 @@
 import { Key as KeyMessage } from '../gen/keyreeve/v1/key.js';
 import type { UpdateKeyRequest, UpdateKeyResponse } from '../gen/keyreeve/v1/key_service.js';
 import type { Load } from '../keys/change.js';
-import { nameFor } from '../keys/create-key.js';
+import { nameFor } from '../keys/new-key.js';
 import { parseLabels, parseName, parseScopes } from '../keys/fields.js';
 import { newEventId } from '../keys/ids.js';
 import { cacheTtlMsMax, type Keyspace } from '../keys/keyspace.js';

@@ -1,11 +1,11 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { NewCredential } from './credential.js';
-import type { KeyFacts, Mutation } from './event.js';
+import type { Mutation } from './event.js';
 import { type Expiration, expireTimeFor } from './expiration.js';
-import { type Key, stateOf } from './key.js';
-import { type Keyspace, planOf } from './keyspace.js';
-import { publicIdOf } from './ids.js';
-import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
+import type { Key } from './key.js';
+import type { Keyspace } from './keyspace.js';
+import { factsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
+import { type Refusal, isRefusal } from './refusal.js';
 import { repeated } from './repeat.js';
 
 /** A request to create, its fields in normal form (see `fields.ts`). */
@@ -55,27 +55,13 @@ export function createKey(
   if (noRoom) return noRoom;
 
   const { mutation, scopes, labels } = ask;
-  const { clientId, digest, display } = draw.credential;
-  const key: Key = {
-    ...mutation.organization,
-    keyId: draw.keyId,
-    ...(keyspace.publicIdPrefix !== undefined && { publicId: publicIdOf(keyspace.publicIdPrefix, draw.keyId) }),
-    ...(clientId !== undefined && { clientId }),
-    lineageId: draw.keyId,
-    name,
-    nameIsUnique: keyspace.names.unique,
-    type,
-    display,
-    digest,
-    scopes,
-    labels,
-    standing: { kind: 'usable' },
-    createTime: draw.now,
-    createdBy: mutation.actor,
-    ...(expireTime && { expireTime }),
-    sequence: state.organization.sequence + 1,
-    revision: 1,
-  };
+  const { keyId, now, credential } = draw;
+  const standing = { kind: 'usable' } as const;
+  const key = newKey(
+    { mutation, keyId, credential, name, type, scopes, labels, standing, createTime: now, expireTime },
+    state,
+    keyspace,
+  );
   return {
     answer: { key, replayed: false },
     widens: true,
@@ -84,45 +70,12 @@ export function createKey(
       {
         eventId: draw.eventId,
         type: 'key.created',
-        time: draw.now,
+        time: now,
         mutation,
         key,
-        after: factsOf(key, draw.now),
+        after: factsOf(key, now),
       },
     ],
     ...(mutation.request && { request: { mutation, keyIds: [key.keyId] } }),
   };
-}
-
-/** Whether the organization may have one key more, of the name that was loaded for it. Answers nothing where it may. */
-export function judgeRoom({ organization, nameHolder }: OrganizationState, keyspace: Keyspace): Refusal | undefined {
-  if (organization.suspended) return { refused: 'ORGANIZATION_SUSPENDED' };
-  if (keyspace.names.unique && nameHolder) return { refused: 'NAME_TAKEN' };
-  const { keyLimit, name } = planOf(keyspace, organization);
-  if (keyLimit === undefined || organization.keyCount < keyLimit) return undefined;
-  return { refused: 'KEY_LIMIT_REACHED', limit: keyLimit, plan: name };
-}
-
-/** All that the event of a new key tells of it. */
-export function factsOf(key: Key, now: Date): Required<KeyFacts> {
-  const { name, type, scopes, labels, expireTime } = key;
-  return { name, type, state: stateOf(key, now), scopes, labels, expireTime: expireTime ?? null };
-}
-
-/** The name that a key will have by this request. A store must be asked who holds it. */
-export function nameFor(name: string, { names }: Keyspace, field = 'name'): string | Refusal {
-  if (name !== '') return name;
-  if (names.required) return refuseArgument('NAME_REQUIRED', field, `${field} is required in this keyspace`);
-  return names.default;
-}
-
-export function typeFor(type: string, { types }: Keyspace): string | Refusal {
-  if (type === '' && types.allowed.length === 0) return '';
-  const wanted = type === '' ? types.default : type;
-  if (wanted !== undefined && types.allowed.includes(wanted)) return wanted;
-  const message =
-    types.allowed.length === 0
-      ? 'keys of this keyspace have no type'
-      : `type must be one of ${types.allowed.join(', ')}`;
-  return refuseArgument('TYPE_INVALID', 'type', message);
 }

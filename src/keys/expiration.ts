@@ -43,8 +43,8 @@ export function judgeEndless({ expiration }: Keyspace, field = 'expire_time'): A
   return refuseArgument('EXPIRATION_INVALID', field, `${field} is required in this keyspace`);
 }
 
-// RFC 3339 and google.protobuf.Timestamp end there.
-const LATEST_TIME = new Date('9999-12-31T23:59:59.999Z');
+/** RFC 3339 and google.protobuf.Timestamp end there. */
+export const LATEST_TIME = new Date('9999-12-31T23:59:59.999Z');
 
 function timeOf(expiration: Expiration, defaultMs: number | undefined, now: Date): Date | undefined {
   switch (expiration.kind) {

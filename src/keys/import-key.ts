@@ -1,10 +1,9 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
-import { factsOf, judgeRoom, nameFor, typeFor } from './create-key.js';
 import type { Mutation } from './event.js';
 import { judgeEndless } from './expiration.js';
-import { publicIdOf } from './ids.js';
 import type { Digest, Key } from './key.js';
 import type { Keyspace } from './keyspace.js';
+import { factsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
 import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
 
 /** One key to take over, its fields in normal form. */
@@ -53,7 +52,10 @@ export function importKey(
   const { mutation, scopes, labels, clientId } = ask;
   const holder = state.digestHolder;
   if (holder) {
-    if (holder.organizationId !== mutation.organization.organizationId) return { refused: 'DIGEST_TAKEN', by: 'digest' };
+    if (holder.organizationId !== mutation.organization.organizationId)
+      return { refused: 'DIGEST_TAKEN', by: 'digest' };
+    // A pair that is told to be there must verify.
+    if (holder.clientId !== clientId) return { refused: 'DIGEST_TAKEN', by: 'client_id' };
     return unchanged({ key: holder, alreadyImported: true });
   }
   // A client id selects one key.
@@ -67,33 +69,28 @@ export function importKey(
   const noRoom = judgeRoom(state, keyspace);
   if (noRoom) return noRoom;
 
-  const key: Key = {
-    ...mutation.organization,
-    keyId: draw.keyId,
-    ...(keyspace.publicIdPrefix !== undefined && { publicId: publicIdOf(keyspace.publicIdPrefix, draw.keyId) }),
-    ...(clientId !== undefined && { clientId }),
-    lineageId: draw.keyId,
-    name,
-    nameIsUnique: keyspace.names.unique,
-    type,
-    display: ask.display,
-    digest: ask.digest,
-    scopes,
-    labels,
-    standing: { kind: ask.disabled ? 'disabled' : 'usable' },
-    createTime: ask.createTime ?? draw.now,
-    createdBy: mutation.actor,
-    ...(ask.expireTime && { expireTime: ask.expireTime }),
-    sequence: state.organization.sequence + 1,
-    revision: 1,
-  };
+  const { keyId, eventId, now } = draw;
+  const key = newKey(
+    {
+      mutation,
+      keyId,
+      credential: { ...(clientId !== undefined && { clientId }), digest: ask.digest, display: ask.display },
+      name,
+      type,
+      scopes,
+      labels,
+      standing: { kind: ask.disabled ? 'disabled' : 'usable' },
+      createTime: ask.createTime ?? now,
+      expireTime: ask.expireTime,
+    },
+    state,
+    keyspace,
+  );
   return {
     answer: { key, alreadyImported: false },
     widens: true,
     put: [{ after: key }],
-    events: [
-      { eventId: draw.eventId, type: 'key.imported', time: draw.now, mutation, key, after: factsOf(key, draw.now) },
-    ],
+    events: [{ eventId, type: 'key.imported', time: now, mutation, key, after: factsOf(key, now) }],
   };
 }
 

@@ -85,6 +85,11 @@ export function isExpired({ expireTime }: Pick<Key, 'expireTime'>, now: Date): b
   return expireTime !== undefined && expireTime <= now;
 }
 
+/** Whether that is a later end than the key has. Null: never. */
+export function endsLater(key: Pick<Key, 'expireTime'>, expireTime: Date | null): boolean {
+  return key.expireTime !== undefined && (expireTime === null || expireTime > key.expireTime);
+}
+
 /** The record with some fields changed, as its next revision. */
 export function revise(key: Key, fields: Partial<Omit<Key, 'revision'>>): Key {
   return { ...key, ...fields, revision: key.revision + 1 };

@@ -70,11 +70,13 @@ export interface HttpRules {
   readonly rateLimitHeaders: 'standard' | 'standard_and_x';
 }
 
-/** The plan that holds for an organization: its own, else the keyspace's default. */
+/**
+ * The plan that holds for an organization: its own, else the keyspace's default.
+ * @throws Error where the keyspaces file does not have it: another replica with a newer file may have given it
+ */
 export function planOf(keyspace: Keyspace, organization: { readonly plan?: string }): Plan {
   const name = organization.plan ?? keyspace.defaultPlan;
   const plan = keyspace.plans.get(name);
-  // A file whose default plan is missing is refused, and no call gives an organization another.
   if (!plan) throw new Error(`keyspace ${keyspace.name} has no plan ${name}`);
   return plan;
 }

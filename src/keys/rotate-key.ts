@@ -1,11 +1,10 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
-import { factsOf } from './create-key.js';
 import type { NewCredential } from './credential.js';
 import type { EventDraft, KeyFacts, Mutation } from './event.js';
-import { type Expiration, expireTimeFor } from './expiration.js';
-import { publicIdOf } from './ids.js';
-import { isExpired, type Key, revise, stateOf } from './key.js';
+import { type Expiration, expireTimeFor, LATEST_TIME } from './expiration.js';
+import { endsLater, isExpired, type Key, revise, stateOf } from './key.js';
 import type { Keyspace } from './keyspace.js';
+import { factsOf, newKey } from './new-key.js';
 import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
 import { repeated } from './repeat.js';
 import { revoked } from './revoke-key.js';
@@ -65,7 +64,26 @@ export function rotateKey(
     ask.expiration.kind === 'default' ? takenOver(old, keyspace, now) : expireTimeFor(ask.expiration, keyspace, now);
   if (isRefusal(expireTime)) return expireTime;
 
-  const key = successorOf(old, expireTime, state, keyspace, ask, draw);
+  const { keyId, credential } = draw;
+  const { name, type, scopes, labels, standing } = old;
+  const key = newKey(
+    // The standing too: a key that is switched off is not switched on by taking its place.
+    {
+      mutation: ask.mutation,
+      keyId,
+      credential,
+      name,
+      type,
+      scopes,
+      labels,
+      standing,
+      createTime: now,
+      expireTime,
+      successorTo: old,
+    },
+    state,
+    keyspace,
+  );
   const previousKey = supersede(old, key.keyId, overlapMs, ask, now);
   const older = state.selected.filter(
     (one) => one.lineageId === old.lineageId && one.supersededBy !== undefined && one.standing.kind !== 'revoked',
@@ -74,7 +92,7 @@ export function rotateKey(
   return {
     answer: { key, previousKey, replayed: false },
     // With overlap 0 access only changes hands, and that must work when a key is compromised.
-    widens: overlapMs !== 0,
+    widens: overlapMs !== 0 || endsLater(old, expireTime ?? null),
     put: [{ before: old, after: previousKey }, ...ended, { after: key }],
     events: [
       {
@@ -119,44 +137,11 @@ function takenOver({ expireTime }: Key, { expiration: { maxMs } }: Keyspace, now
   return expireTime && expireTime < latest ? expireTime : latest;
 }
 
-function successorOf(
-  old: Key,
-  expireTime: Date | undefined,
-  { organization }: OrganizationState,
-  keyspace: Keyspace,
-  { mutation }: RotateKey,
-  { now, keyId, credential }: RotateKeyDraw,
-): Key {
-  const { clientId, digest, display } = credential;
-  return {
-    ...mutation.organization,
-    keyId,
-    ...(keyspace.publicIdPrefix !== undefined && { publicId: publicIdOf(keyspace.publicIdPrefix, keyId) }),
-    ...(clientId !== undefined && { clientId }),
-    lineageId: old.lineageId,
-    rotatedFrom: old.keyId,
-    name: old.name,
-    nameIsUnique: old.nameIsUnique,
-    type: old.type,
-    display,
-    digest,
-    scopes: old.scopes,
-    labels: old.labels,
-    // A key that is switched off is not switched on by taking its place.
-    standing: old.standing,
-    createTime: now,
-    createdBy: mutation.actor,
-    ...(expireTime && { expireTime }),
-    sequence: organization.sequence + 1,
-    revision: 1,
-  };
-}
-
 function supersede(old: Key, by: string, overlapMs: number | undefined, { mutation }: RotateKey, now: Date): Key {
   if (overlapMs === 0) return { ...revoked(old, supersededBy(mutation), now), supersededBy: by };
-  const end = overlapMs === undefined ? undefined : new Date(Math.min(now.getTime() + overlapMs, 8.64e15));
-  const sooner = end !== undefined && (old.expireTime === undefined || end < old.expireTime);
-  return revise(old, { supersededBy: by, ...(sooner && { expireTime: end }) });
+  const endMs = overlapMs === undefined ? Number.POSITIVE_INFINITY : now.getTime() + overlapMs;
+  const sooner = endMs < (old.expireTime ?? LATEST_TIME).getTime();
+  return revise(old, { supersededBy: by, ...(sooner && { expireTime: new Date(endMs) }) });
 }
 
 function supersededBy(mutation: Mutation) {

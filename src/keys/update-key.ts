@@ -1,9 +1,9 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
-import { nameFor } from './create-key.js';
 import type { KeyFacts, Mutation } from './event.js';
 import { judgeEndless, judgeExpireTime } from './expiration.js';
-import { etagOf, type Key, revise, type Standing, stateOf } from './key.js';
+import { endsLater, etagOf, type Key, revise, type Standing, stateOf } from './key.js';
 import type { Keyspace } from './keyspace.js';
+import { nameFor } from './new-key.js';
 import { type Refusal, isRefusal } from './refusal.js';
 import { repeated } from './repeat.js';
 import { type KeySelector, selectKey } from './select-key.js';
@@ -128,10 +128,6 @@ function widens(key: Key, { scopes, expireTime, standing }: Changes): boolean {
 function onlyNarrows(key: Key, { expireTime, standing, ...others }: Changes): boolean {
   if (Object.keys(others).length > 0 || standing?.kind === 'usable') return false;
   return expireTime === undefined || !endsLater(key, expireTime);
-}
-
-function endsLater(key: Key, expireTime: Date | null): boolean {
-  return key.expireTime !== undefined && (expireTime === null || expireTime > key.expireTime);
 }
 
 /** Of the facts that change, how they stand in the record. */

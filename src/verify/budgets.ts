@@ -10,6 +10,7 @@
  */
 import { type BudgetBlock, RATE_WINDOW_MS } from '../keys/budget.js';
 import { type Clock, Deadline } from '../keys/clock.js';
+import { StoreFault } from '../store/faults.js';
 import type { Store } from '../store/port.js';
 import { until } from './patience.js';
 
@@ -40,7 +41,7 @@ export interface BudgetsOptions {
 /** However many wait for the store, and however long they would: then it is asked anew. */
 const ASK_MS_MAX = 3000;
 /** How long an answer that is certain is held up to tell what remains. */
-const RESERVE_MS_MAX = 200;
+const TELL_MS_MAX = 200;
 const BLOCKS_PER_WINDOW = 10;
 /** Reserving a block ahead must not cost much of the budget where it is not used: with the smallest limits it would. */
 const RESERVED_SHARE_MAX = 0.15;
@@ -92,7 +93,7 @@ export class Budgets {
       return this.#standing(window, limit);
     }
     const windowMs = this.#windowMs;
-    const read = await until(deadline, this.#read(lineageId, limit)).catch(() => undefined);
+    const read = await unlessAway(until(this.#patience(deadline), this.#read(lineageId, limit)));
     if (!read) return { limit, remaining: 0, windowMs };
     // One that is open has been taken from.
     const isOpen = read.left < limit;
@@ -121,14 +122,18 @@ export class Budgets {
    * 0 remaining is told only where the window is spent.
    */
   async #standingAfter(window: Window, lineageId: string, limit: number, deadline: Deadline): Promise<RateStanding> {
-    const patience = Deadline.after(Math.min(RESERVE_MS_MAX, deadline.remainingMs()), this.#clock);
+    const patience = this.#patience(deadline);
     while (this.#reservesNext(window, limit)) {
       // The request is admitted, whatever becomes of the next ones.
-      const next = await until(patience, this.#take(lineageId, limit)).catch(() => undefined);
+      const next = await unlessAway(until(patience, this.#take(lineageId, limit)));
       if (!next || next.hasEnded(this.#clock)) break;
       window = next;
     }
     return this.#standing(window, limit);
+  }
+
+  #patience(deadline: Deadline): Deadline {
+    return Deadline.after(Math.min(TELL_MS_MAX, deadline.remainingMs()), this.#clock);
   }
 
   #reservesNext(window: Window, limit: number): boolean {
@@ -230,6 +235,16 @@ class Window {
 
   isSpent(limit: number): boolean {
     return this.left(limit) === 0 && this.inHand(limit) === 0;
+  }
+}
+
+/** Undefined where the store cannot tell. */
+async function unlessAway<T>(asked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (error instanceof StoreFault) return undefined;
+    throw error;
   }
 }
 

@@ -80,6 +80,7 @@ export class LastUses {
       // Those used again meanwhile are still to be written.
       for (const [keyId, at] of batch) if (this.#noted.get(keyId) === at) this.#noted.delete(keyId);
     }
+    if (this.#noted.size > 0 && deadline.passed) return;
     if (this.#told.failing) this.#log.info('last uses: written again');
     this.#told.failing = false;
     this.#told.full = false;

@@ -216,6 +216,34 @@ test('a display that is the credential itself is refused, and none shows the pre
   expect(service.logged.join('')).not.toContain(LEGACY);
 });
 
+test('a pair from before Keyreeve verifies after its digest was imported, whatever its halves look like', async () => {
+  await using service = await startServer();
+  const secret = `sk-${'a1b2c3d4'.repeat(4)}`;
+  const oldpair = { keyspace: 'oldpair' };
+  await importKeys(service, [{ ...byDigest(sha256(secret)), clientId: 'tenant-7', name: 'old' }], oldpair);
+  const decisionOn = async (credential: Credential) => {
+    const request = VerifyKeyRequest.fromPartial({ ...oldpair, credential });
+    return (await call<VerifyKeyResponse>((done) => service.keys.verifyKey(request, done))).decision;
+  };
+  expect(await decisionOn(pair('tenant-7', secret))).toBe(Decision.VALID);
+  expect(await decisionOn(pair('tenant-8', secret))).toBe(Decision.NOT_FOUND);
+  expect(await decisionOn(pair('tenant-7', secret.replace('a', 'b')))).toBe(Decision.NOT_FOUND);
+});
+
+test('verifications are answered while a long import goes on', async () => {
+  await using service = await startServer();
+  const { credential } = await create(service);
+  const request = VerifyKeyRequest.fromPartial({ keyspace: 'shop', credential });
+  const order: string[] = [];
+  const importing = importKeys(service, Array.from({ length: 500 }, anItem)).then(() => order.push('imported'));
+  for (let n = 0; n < 10; n += 1) {
+    await call<VerifyKeyResponse>((done) => service.keys.verifyKey(request, done));
+    order.push('verified');
+  }
+  await importing;
+  expect(order.indexOf('imported')).toBe(10);
+});
+
 test('in pair form a digest needs its client id, which selects one key', async () => {
   await using service = await startServer();
   await using other = await startServer();

@@ -51,6 +51,11 @@ export const KEYSPACES: readonly Keyspace[] = [
   }),
   limitedTo(3, { name: 'limited', credential: bearer('lim_') }),
   aKeyspace({ name: 'pair', credential: { kind: 'pair', prefix: '', bodyLength: 49, display: 'last_four' } }),
+  aKeyspace({
+    name: 'oldpair',
+    credential: { kind: 'pair', prefix: 'op_', bodyLength: 49, display: 'last_four' },
+    legacy: { pattern: /^sk-[a-z0-9]{32}$/, digest: 'sha256' },
+  }),
   aKeyspace({ name: 'guarded', credential: bearer('grd_'), managePermissions: ['keys.manage', 'admin'] }),
   aKeyspace({
     name: 'rated',

@@ -1,7 +1,8 @@
 /** What the service asks of a store, as tests ask it: each call draws what it needs and gives the store ample time. */
 import type { Change, Load, Rule } from '../../src/keys/change.js';
 import { Deadline, systemClock } from '../../src/keys/clock.js';
-import { type CreatedKey, type CreateKey, type CreateKeyDraw, createKey, nameFor } from '../../src/keys/create-key.js';
+import { type CreatedKey, type CreateKey, type CreateKeyDraw, createKey } from '../../src/keys/create-key.js';
+import { nameFor } from '../../src/keys/new-key.js';
 import type { AuditEvent, EventDraft } from '../../src/keys/event.js';
 import { newEventId } from '../../src/keys/ids.js';
 import { type ImportedKey, type ImportKey, type ImportKeyDraw, importKey } from '../../src/keys/import-key.js';

@@ -168,6 +168,13 @@ describe('refused, with nothing changed,', () => {
     imported(withKeys(holder), { clientId: 'd' });
   });
 
+  test('is a digest that the organization has under another client id: that pair would never verify', () => {
+    const holder = aKey({ clientId: 'c' });
+    const { digest } = holder;
+    expect(refusal(withKeys(holder), { digest, clientId: 'd' })).toEqual({ refused: 'DIGEST_TAKEN', by: 'client_id' });
+    expect(imported(withKeys(holder), { digest, clientId: 'c' }).alreadyImported).toBe(true);
+  });
+
   test('is a name that another current key has, where names are unique', () => {
     const unique = aKeyspace({ names: { required: true, unique: true, default: '' } });
     const holder = aKey();

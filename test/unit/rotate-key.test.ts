@@ -174,10 +174,13 @@ describe('the overlap', () => {
     expect(key.expireTime).toEqual(later(4000));
   });
 
-  test('of any length, however absurd, makes a valid time', () => {
+  test('past the year 9999, where times end that can be told, brings no end forward', () => {
     const model = new Model();
     const { previousKey } = rotate(model, create(model), { overlapMs: Number.MAX_SAFE_INTEGER });
-    expect(Number.isNaN(previousKey.expireTime?.getTime())).toBe(false);
+    expect(previousKey.expireTime).toBeUndefined();
+    const years = (count: number) => ({ overlapMs: count * 365.2425 * 86_400_000 });
+    expect(rotate(model, create(model), years(7972)).previousKey.expireTime?.getUTCFullYear()).toBe(9998);
+    expect(rotate(model, create(model), years(7975)).previousKey.expireTime).toBeUndefined();
   });
 
   test('of 0 revokes the old key at once as superseded, and only hands access on', () => {
@@ -193,6 +196,15 @@ describe('the overlap', () => {
     expect(change.widens).toBe(false);
     expect(model.events.map(({ type }) => type)).toEqual(['key.created', 'key.rotated']);
     expect(envelopeOf(model, -1).data.reason).toBe('SUPERSEDED');
+  });
+
+  test('of 0 widens where the new key ends later than the old one', () => {
+    const model = new Model();
+    const old = () => create(model, { expiration: { kind: 'after', ttlMs: 2000 } });
+    const { change } = rotate(model, old(), { overlapMs: 0, expiration: { kind: 'after', ttlMs: 3000 } });
+    expect(change.widens).toBe(true);
+    const sooner = rotate(model, old(), { overlapMs: 0, expiration: { kind: 'after', ttlMs: 1000 } });
+    expect(sooner.change.widens).toBe(false);
   });
 
   test('up to the keyspace’s maximum is taken, and beyond it refused', () => {
