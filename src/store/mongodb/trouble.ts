@@ -41,6 +41,7 @@ const AWAY = new Set([
   7, // HostNotFound
   13, // Unauthorized
   18, // AuthenticationFailed
+  43, // CursorNotFound: begun before the member was started again
   50, // MaxTimeMSExpired
   64, // WriteConcernFailed
   89, // NetworkTimeout
@@ -48,7 +49,10 @@ const AWAY = new Set([
   94, // NotYetInitialized
   100, // UnsatisfiableWriteConcern
   134, // ReadConcernMajorityNotAvailableYet
+  175, // QueryPlanKilled
+  187, // LinearizableReadConcernError
   189, // PrimarySteppedDown
+  237, // CursorKilled
   SNAPSHOT_TOO_OLD,
   SNAPSHOT_UNAVAILABLE,
   251, // NoSuchTransaction: ended by the server, as when a primary steps down
@@ -73,6 +77,21 @@ const AWAY_NAMES = new Set([
   'MongoClientClosedError',
   'MongoNotConnectedError',
   'MongoExpiredSessionError',
+  // A member that was lost between being chosen and being asked: it is said to support no retryable writes.
+  'MongoUnexpectedServerResponseError',
+]);
+
+// What the system, and Node's streams, say of a connection that is no more.
+const BROKEN = new Set([
+  'EPIPE',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENETDOWN',
+  'ERR_STREAM_DESTROYED',
+  'ERR_STREAM_WRITE_AFTER_END',
 ]);
 
 /** Why a call failed; undefined where trying again would not help, since the program is at fault. */
@@ -153,9 +172,9 @@ function outOfBulk(error: unknown): unknown {
   return error instanceof MongoBulkWriteError && error.errorResponse instanceof Error ? error.errorResponse : error;
 }
 
-/** Where a server ends a connection that the driver is about to write to, the system's error comes out of it bare. */
+/** While the driver waits to write more, what becomes of the connection comes out of it bare, in no class of its own. */
 function isBrokenConnection(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'EPIPE' || error.code === 'ECONNRESET');
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && BROKEN.has(error.code);
 }
 
 function isAway(error: MongoError): boolean {
