@@ -62,6 +62,8 @@ export interface Evidence {
   readonly keyLimits: ReadonlyMap<string, number>;
   /** Whether a wall clock was set meanwhile. */
   readonly clockWasSet?: boolean;
+  /** What the service logged of its own defects: goes with an `internal-error`. */
+  readonly defects?: readonly string[];
 }
 
 export interface Figures {
@@ -210,14 +212,14 @@ function bodyOf(operation: Create | Revoke | Rotate): string {
 }
 
 /** Denials and refusals that an outage, and not a change, must have caused. */
-function* checkAnswers({ history, keyLimits }: Evidence): Generator<Violation> {
+function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generator<Violation> {
   const endings = endingsOf(history);
   const mayHaveEnded = (keyId: string, beforeMs: number) =>
     endings.get(keyId)?.some(({ startMs }) => startMs < beforeMs) ?? false;
   for (const operation of history) {
     const { outcome } = operation;
     if (outcome.kind === 'unknown' && outcome.reason === 'INTERNAL') {
-      yield { kind: 'internal-error', message: name(operation) };
+      yield { kind: 'internal-error', message: [name(operation), ...defects].join('\n    ') };
     }
     if (operation.op === 'verify') {
       const decision = decisionOf(operation);

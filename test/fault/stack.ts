@@ -36,6 +36,8 @@ export interface Stack extends AsyncDisposable {
   ensureUp(): Promise<void>;
   /** All that was published until now, as a consumer receives it. */
   published(): Promise<Entry[]>;
+  /** Lines of the log in which a replica calls something a defect of its own. */
+  defects(): string[];
 }
 
 export interface StackOptions {
@@ -56,6 +58,7 @@ export async function startEmbeddedStack(options: StackOptions): Promise<Stack> 
     ],
     ensureUp: () => ensureUp([service]),
     published: () => collect(readAuditFile(join(service.dataDir, 'audit.jsonl'))),
+    defects: () => defectsIn([service]),
     [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
   };
 }
@@ -112,6 +115,7 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
     ],
     ensureUp: () => ensureUp(replicas),
     published: () => collect(readTopic({ brokers: kafka.brokers, topic }, silentLog)),
+    defects: () => defectsIn(replicas),
     [Symbol.asyncDispose]: dispose,
   };
 }
@@ -119,6 +123,10 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
 function startReplica(settings: ServiceSettings, { program }: StackOptions): Promise<Service> {
   const all = { ...settings, KEYREEVE_KEYSPACES: KEYSPACES };
   return startService(all, program && { program: [program.path] });
+}
+
+function defectsIn(replicas: readonly Service[]): string[] {
+  return replicas.flatMap((replica) => replica.output().split('\n')).filter((line) => line.includes('"INTERNAL"'));
 }
 
 async function collect(entries: AsyncIterable<Entry>): Promise<Entry[]> {

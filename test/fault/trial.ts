@@ -59,6 +59,7 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
     published,
     keyLimits: KEY_LIMITS,
     clockWasSet: faults.has(CLOCK_SET),
+    defects: stack.defects(),
   };
   return { ...(await check(evidence)), faults };
 }
@@ -67,14 +68,15 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
 async function publishedWhole(stack: Stack, clients: Clients, withinMs: number): Promise<Evidence['published']> {
   const endMs = performance.now() + withinMs;
   const heads = [...(await clients.readHeads(ORGANIZATIONS)).values()].filter(({ sequence }) => sequence > 0);
-  for (; ; await sleep(LOOK_MS)) {
-    // Just after a fault the topic cannot always be read.
-    const published = await stack.published().catch((error: unknown) => {
+  for (;;) {
+    try {
+      const published = await stack.published();
+      const arrived = heads.every(({ hash }) => published.some(({ text }) => text.includes(`"hash":"${hash}"`)));
+      if (arrived || performance.now() > endMs) return published;
+    } catch (error) {
+      // Just after a fault the topic cannot always be read.
       if (performance.now() > endMs) throw error;
-      return undefined;
-    });
-    if (!published) continue;
-    const arrived = heads.every(({ hash }) => published.some(({ text }) => text.includes(`"hash":"${hash}"`)));
-    if (arrived || performance.now() > endMs) return published;
+    }
+    await sleep(LOOK_MS);
   }
 }
