@@ -17,7 +17,7 @@ import { sourceOf } from './keys/chain.js';
 import { type Clock, Deadline, systemClock } from './keys/clock.js';
 import { contradictions, factsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
-import { fingerprintOf, type Peppers, versionInUse } from './keys/pepper.js';
+import { fingerprintOf, pepperContradictions, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
 import { openMongoStore } from './store/mongodb/open.js';
 import type { Store } from './store/port.js';
@@ -127,31 +127,24 @@ async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keysp
   await store.rememberKeyspaces([...keyspaces.values()].map(factsOf), deadline);
 }
 
-/** A replica without a pepper under which keys are stored, or with another, would take those keys for unknown. */
 async function checkPeppers(store: Store, peppers: Peppers, clock: Clock, log: Log): Promise<void> {
   const deadline = Deadline.after(START_MS_MAX, clock);
-  const fingerprints = new Map(peppers.map((pepper) => [pepper.version, fingerprintOf(pepper)]));
   const known = await store.pepperFingerprints(deadline);
+  // Where there never was a pepper all digests are bare, however many there are to count.
+  if (peppers.length === 0 && known.size === 0) return;
   const counts = await store.countDigests(deadline);
-  const others = [...fingerprints].filter(([version, own]) => (known.get(version) ?? own) !== own);
-  const missing = [...counts].filter(([version, keys]) => version > 0 && keys > 0 && !fingerprints.has(version));
-  const problems = [
-    ...others.map(
-      ([version]) =>
-        `KEYREEVE_PEPPERS: version ${version} is another pepper than the one known by that version; ` +
-        'restore it, or give the new one a version never used before',
-    ),
-    ...missing.map(
-      ([version, keys]) =>
-        `KEYREEVE_PEPPERS: version ${version} is missing, and ${keys} unrevoked ${keys === 1 ? 'key is' : 'keys are'} ` +
-        'stored under it and would be denied; add it again until keyreeve peppers says that it can go',
-    ),
-  ];
+  const problems = pepperContradictions(peppers, known, counts);
   if (problems.length > 0) throw new CannotStart(problems);
-  await store.rememberPeppers(fingerprints, deadline);
-  if (peppers.length === 0) return;
   const inUse = versionInUse(peppers);
-  for (const version of [0, ...fingerprints.keys()]) {
+  if (store.isShared && inUse > 0 && !known.has(inUse) && counts.size > 0) {
+    log.warn(
+      { version: inUse },
+      'a pepper is in use that no replica has had on standby: those without it deny its keys',
+    );
+  }
+  const fingerprints = peppers.map((pepper) => [pepper.version, fingerprintOf(pepper)] as const);
+  await store.rememberPeppers(new Map(fingerprints), deadline);
+  for (const version of [0, ...peppers.map((pepper) => pepper.version)]) {
     const use = { version, in_use: version === inUse, keys: counts.get(version) ?? 0 };
     log.info(use, 'unrevoked keys by version of the pepper, 0 without one');
   }

@@ -57,7 +57,6 @@ export class Budgets {
   /** By lineage, in the order in which they last got a window. */
   readonly #held = new Map<string, Window>();
   readonly #takes = new Map<string, Promise<Window>>();
-  readonly #reads = new Map<string, Promise<BudgetBlock>>();
 
   constructor({ store, clock, windowMs = RATE_WINDOW_MS }: BudgetsOptions) {
     this.#store = store;
@@ -93,7 +92,9 @@ export class Budgets {
       return this.#standing(window, limit);
     }
     const windowMs = this.#windowMs;
-    const read = await unlessAway(until(this.#patience(deadline), this.#read(lineageId, limit)));
+    // Not shared with others who ask: what was read before this call began may be more than is left.
+    const patience = this.#patience(deadline);
+    const read = await unlessAway(until(patience, this.#store.readBudget({ lineageId, windowMs, limit }, patience)));
     if (!read) return { limit, remaining: 0, windowMs };
     // One that is open has been taken from.
     const isOpen = read.left < limit;
@@ -163,19 +164,6 @@ export class Budgets {
     this.#held.delete(lineageId);
     this.#held.set(lineageId, window);
     return window;
-  }
-
-  #read(lineageId: string, limit: number): Promise<BudgetBlock> {
-    const name = `${lineageId} ${limit}`;
-    const running = this.#reads.get(name);
-    if (running) return running;
-    const ask = { lineageId, windowMs: this.#windowMs, limit };
-    const read = this.#store
-      .readBudget(ask, Deadline.after(ASK_MS_MAX, this.#clock))
-      .finally(() => this.#reads.delete(name));
-    read.catch(() => undefined);
-    this.#reads.set(name, read);
-    return read;
   }
 
   /** From the front, where the oldest are, to the first that is still open: in the long run one for each that is added. */

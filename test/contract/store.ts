@@ -30,7 +30,7 @@ import type { KeyQuery, Store } from '../../src/store/port.js';
 import { acme, aKey, aKeyspace, aMutation, askingToImport, limitedTo, noon, SOURCE } from '../support/domain.js';
 import { expectWhole } from '../support/expect-whole.js';
 import { Model } from '../support/model.js';
-import type { StorePlace } from '../support/open-store.js';
+import { openStoreAt, type StorePlace } from '../support/open-store.js';
 import { step, toRequest } from '../support/requests.js';
 import { CHILDS_BUDGET, startStoreProcess } from '../support/start-store-process.js';
 import type { Outcome } from '../support/store-process.js';
@@ -1589,6 +1589,20 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
   });
 
   describe(`${name}: life`, () => {
+    test(
+      'a store belongs to the installation that opened it first, and refuses another',
+      { timeout: 60_000 },
+      async () => {
+        await using place = await newPlace();
+        await (await openStoreAt(place.at))[Symbol.asyncDispose]();
+        const opening = async () => openStoreAt(place.at, 'urn:keyreeve:other');
+        await expect(opening()).rejects.toThrow(
+          /come from urn:keyreeve:test,.*urn:keyreeve:other.*KEYREEVE_INSTALLATION/,
+        );
+        await (await openStoreAt(place.at))[Symbol.asyncDispose]();
+      },
+    );
+
     test('what was stored is there when the store is opened again', { timeout: 60_000 }, async () => {
       await using place = await newPlace();
       const mutation = aMutation({ request: { method: 'CreateKey', requestId: 'r1', hash: 'h' } });

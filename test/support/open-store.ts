@@ -11,8 +11,9 @@ export type StorePlace =
   /** With the database in its path. */
   | { readonly engine: 'mongodb'; readonly uri: string };
 
-export async function openStoreAt(place: StorePlace): Promise<Store> {
-  const options = { source: SOURCE, clock: systemClock, report: () => undefined };
+/** @param source of its events */
+export async function openStoreAt(place: StorePlace, source = SOURCE): Promise<Store> {
+  const options = { source, clock: systemClock, report: () => undefined };
   switch (place.engine) {
     case 'sqlite':
       return openSqliteStore({ dataDir: place.dataDir, ...options });

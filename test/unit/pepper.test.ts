@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential, recognise } from '../../src/keys/credential.js';
-import { digestsOf, digestToStore, fingerprintOf, versionInUse } from '../../src/keys/pepper.js';
+import { digestsOf, digestToStore, fingerprintOf, pepperContradictions, versionInUse } from '../../src/keys/pepper.js';
 import { aKeyspace, aPepper } from '../support/domain.js';
 
 const sha256 = createHash('sha256').update('a token').digest();
@@ -84,4 +84,32 @@ test('a new credential is kept under the pepper in use, and recognised before, d
     expect(found).toMatchObject([{ keyspace }]);
     expect(found === 'malformed' ? [] : found[0]?.digests).toContainEqual(made.digest);
   }
+});
+
+describe('what is configured contradicts what is stored', () => {
+  const known = new Map([[1, fingerprintOf(aPepper(1))]]);
+  const counts = new Map([
+    [0, 5],
+    [1, 1],
+  ]);
+
+  test('not where every version that keys are stored under is there as it was', () => {
+    expect(pepperContradictions([aPepper(1)], known, counts)).toEqual([]);
+    expect(pepperContradictions([aPepper(1), aPepper(2)], known, counts)).toEqual([]);
+    expect(pepperContradictions([], new Map(), new Map([[0, 5]]))).toEqual([]);
+  });
+
+  test('where a version is missing that keys are stored under, and not once none are', () => {
+    expect(pepperContradictions([aPepper(2)], known, counts)).toEqual([
+      expect.stringMatching(/^KEYREEVE_PEPPERS: version 1 is missing, and 1 unrevoked key is stored under it/),
+    ]);
+    expect(pepperContradictions([aPepper(2)], known, new Map([[0, 5]]))).toEqual([]);
+  });
+
+  test('where a version stands for another pepper, used or not', () => {
+    const other = aPepper(1, { key: createSecretKey(Buffer.alloc(32, 9)) });
+    expect(pepperContradictions([other], known, new Map())).toEqual([
+      expect.stringMatching(/^KEYREEVE_PEPPERS: version 1 is another pepper than the one known/),
+    ]);
+  });
 });

@@ -11,7 +11,7 @@ import { Connection } from './connection.js';
 import { openOutbox } from './outbox.js';
 import { makeReads, type Reads } from './read.js';
 import { toKeyspaceRow } from './rows.js';
-import { type Collections, collectionsOf, prepareSchema } from './schema.js';
+import { claim, type Collections, collectionsOf, prepareSchema } from './schema.js';
 import { toFault } from './trouble.js';
 
 export interface MongoOptions {
@@ -44,6 +44,7 @@ export async function openMongoStore({ uri, report, ...options }: MongoOptions):
       const deadline = Deadline.after(OPEN_MS_MAX, options.clock);
       await checkReplicaSet(connection, deadline);
       for (const line of await prepareSchema(connection, deadline)) report(line);
+      await claim(connection, options.source, deadline);
       return toStore(connection, options);
     } catch (error) {
       await connection[Symbol.asyncDispose]();

@@ -147,10 +147,13 @@ export interface LeadershipRow {
   count: Int64;
 }
 
-/** One document at most. */
-export interface SchemaRow {
-  _id: 'schema';
-  version: Int32 | number;
+/** One document of each at most. */
+export interface MetaRow {
+  _id: 'schema' | 'installation';
+  /** Of the schema. */
+  version?: Int32 | number;
+  /** Of the installation's events, since the first opening. */
+  source?: string;
 }
 
 export function toRefFields({ keyspace, organizationId }: OrganizationRef): RefFields {

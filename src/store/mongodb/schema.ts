@@ -7,9 +7,11 @@ import {
   type Document,
   Int32,
 } from 'mongodb';
+import { z } from 'zod';
 
 import type { Deadline } from '../../keys/clock.js';
 import { REQUEST_KEPT_MS } from '../../keys/repeat.js';
+import { checkSource } from '../installation.js';
 import type { Connection } from './connection.js';
 import type {
   BudgetRow,
@@ -18,11 +20,11 @@ import type {
   KeyspaceRow,
   LastUseRow,
   LeadershipRow,
+  MetaRow,
   OrganizationRow,
   PepperRow,
   PositionRow,
   RequestRow,
-  SchemaRow,
 } from './rows.js';
 import { isSchemaRace } from './trouble.js';
 
@@ -54,7 +56,7 @@ export interface Collections {
   peppers: Collection<PepperRow>;
   relay: Collection<LeadershipRow>;
   positions: Collection<PositionRow>;
-  meta: Collection<SchemaRow>;
+  meta: Collection<MetaRow>;
 }
 
 export function collectionsOf(db: Db): Collections {
@@ -242,7 +244,7 @@ const PLANS: CollectionPlan[] = [
   { name: 'peppers', validator: fields({ _id: 'int', fingerprint: 'string' }), indexes: [] },
   { name: 'relay', validator: fields({ _id: 'string', holder: 'string', count: 'long' }), indexes: [] },
   { name: 'positions', validator: fields({ _id: 'object', end: 'long' }), indexes: [] },
-  { name: 'meta', validator: fields({ _id: 'string', version: 'int' }), indexes: [] },
+  { name: 'meta', validator: fields({ _id: 'string' }, { version: 'int', source: 'string' }), indexes: [] },
 ];
 
 /**
@@ -296,4 +298,24 @@ async function prepareOnce(connection: Connection, deadline: Deadline, done: str
     meta.updateOne({ _id: 'schema' }, { $max: { version: new Int32(VERSION) } }, { ...bounds, upsert: true }),
   );
   done.push(`schema version ${VERSION}`);
+}
+
+/**
+ * Ties the database to its first installation.
+ * @throws Error where that was another one
+ */
+export async function claim(connection: Connection, source: string, deadline: Deadline): Promise<void> {
+  const { meta, events } = collectionsOf(connection.db);
+  const ask = connection.ask(deadline);
+  // One that an earlier release wrote to has not said it yet.
+  const event = await ask((bounds) => events.findOne({}, { ...bounds, projection: { cloud_event: 1 } }));
+  const first = event ? z.object({ source: z.string() }).parse(JSON.parse(event.cloud_event)).source : source;
+  const row = await connection.upsert(deadline, (bounds) =>
+    meta.findOneAndUpdate(
+      { _id: 'installation' },
+      { $setOnInsert: { source: first } },
+      { ...bounds, upsert: true, returnDocument: 'after' },
+    ),
+  );
+  checkSource(row?.source ?? first, source);
 }

@@ -10,7 +10,7 @@ import { prepareChange } from './change.js';
 import { Connection, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB, resultCodeOf } from './connection.js';
 import { openOutbox } from './outbox.js';
 import { prepareReads } from './read.js';
-import { prepareSchema } from './schema.js';
+import { claim, prepareSchema } from './schema.js';
 
 export interface SqliteOptions {
   /** Made, for its owner alone, where there is none. Holds `keyreeve.db`. */
@@ -38,6 +38,7 @@ export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions):
     const connection = new Connection(path);
     try {
       for (const line of prepareSchema(connection)) report(line);
+      claim(connection, options.source);
       return toStore(connection, options);
     } catch (error) {
       connection[Symbol.dispose]();

@@ -1,3 +1,4 @@
+import { checkSource } from '../installation.js';
 import type { Connection } from './connection.js';
 
 // "KyRv": marks the file as Keyreeve's, so that another program's database is never written to.
@@ -152,6 +153,14 @@ export const STEPS: readonly Step[] = [
         fingerprint TEXT NOT NULL
       ) STRICT;
 
+      -- One row: where the events come from, since the first opening.
+      CREATE TABLE installation (
+        one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+        source TEXT NOT NULL
+      ) STRICT;
+
+      INSERT INTO installation (one, source) SELECT 1, cloud_event ->> '$.source' FROM events LIMIT 1;
+
       -- How far each lane of a sink is known to hold what was published from here.
       CREATE TABLE positions (
         sink TEXT NOT NULL,
@@ -190,4 +199,16 @@ export function prepareSchema(connection: Connection): string[] {
 
 function hasTables(connection: Connection): boolean {
   return connection.prepare('SELECT 1 FROM sqlite_schema LIMIT 1').get({}) !== undefined;
+}
+
+/**
+ * Ties the file to its first installation.
+ * @throws Error where that was another one
+ */
+export function claim(connection: Connection, source: string): void {
+  connection.transaction(() => {
+    connection.prepare('INSERT OR IGNORE INTO installation (one, source) VALUES (1, :source)').run({ source });
+    const stored = connection.prepare<{ source: string }>('SELECT source FROM installation').get({});
+    checkSource(stored?.source ?? source, source);
+  });
 }
