@@ -120,7 +120,7 @@ export class Budgets {
 
   /**
    * Where the lineage stands after a request was admitted. The one that uses up a block has the next one reserved, so that
-   * 0 remaining is told only where the window is spent.
+   * 0 remaining is told only where the window is spent, or its limit too small to reserve a part of it.
    */
   async #standingAfter(window: Window, lineageId: string, limit: number, deadline: Deadline): Promise<RateStanding> {
     const patience = this.#patience(deadline);
