@@ -90,6 +90,25 @@ test('what the service refuses of a line is told with its reason, and the rest g
   });
 });
 
+test('a label of an odd name is imported, or refused with field and rule, as keys create does', async () => {
+  await using service = await startService();
+  const create = ['keys', 'create', ...hookdeploy, ...actor, '--json'];
+  for (const name of ['__proto__', 'constructor', 'toString', 'valueof']) {
+    const label = ['--name', `created ${name}`, '--label', `${name}=x`];
+    const created = await runBuiltCli([...create, ...label], { env: { KEYREEVE_SERVER: service.address } });
+    const line = `{"digest":"${sha256(newLegacyToken())}","name":"imported ${name}","labels":{"${name}":"x"}}`;
+    const imported = await importFile(service, await write([line]), '--json');
+    if (['__proto__', 'toString'].includes(name)) {
+      const [, refusal] = /^keyreeve: (LABELS_INVALID \(labels\): .*)$/m.exec(created.stderr) ?? [];
+      expect(refusal).toBeDefined();
+      expect(imported.stderr).toContain(`line 1: ${refusal ?? ''}\n`);
+    } else {
+      const told = [created, imported].map(({ stdout }) => JSON.parse(stdout) as { key: object });
+      expect(told).toMatchObject([{ key: { labels: { [name]: 'x' } } }, { key: { labels: { [name]: 'x' } } }]);
+    }
+  }
+});
+
 test('a file with secrets that others may open is refused whole; for its owner alone it is imported', async () => {
   await using service = await startService();
   const token = newLegacyToken();

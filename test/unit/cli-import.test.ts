@@ -111,6 +111,10 @@ describe('a line', () => {
     ['LINE_INVALID', 'scopes', { digest: DIGEST, scopes: ['a', CANARY.length] }],
     ['LINE_INVALID', 'scopes', { digest: DIGEST, scopes: CANARY }],
     ['LINE_INVALID', 'labels', { digest: DIGEST, labels: { [CANARY]: 1 } }],
+    ['LINE_INVALID', 'labels', { digest: DIGEST, labels: ['a', CANARY] }],
+    ['LINE_INVALID', 'labels', { digest: DIGEST, labels: CANARY }],
+    ['LINE_INVALID', 'labels', `{"digest":"${DIGEST}","labels":{"__proto__":{"a":"${CANARY}"}}}`],
+    ['LINE_INVALID', '', `{"digest":"${DIGEST}","__proto__":{"name":"${CANARY}"}}`],
     ['LINE_INVALID', 'create_time', { digest: DIGEST, create_time: 'yesterday' }],
     ['LINE_INVALID', 'expire_time', { digest: DIGEST, expire_time: 1_800_000_000 }],
     ['LINE_INVALID', 'disabled', { digest: DIGEST, disabled: 'no' }],
@@ -129,6 +133,25 @@ describe('a line', () => {
     expect(failure).toMatchObject({ code: status.INVALID_ARGUMENT, reason, field });
     expect(JSON.stringify(failure)).not.toContain('C4nary');
   });
+
+  test.each(['__proto__', 'constructor', 'toString', 'hasOwnProperty'])(
+    'loses no label, whatever its name: %s, of which the service tells whether it may be',
+    async (name) => {
+      const { run, requests } = importing(({ keys }) =>
+        keys.map(({ labels }) =>
+          labels.has(name) ? failed(status.INVALID_ARGUMENT, 'LABELS_INVALID', 'labels') : imported(''),
+        ),
+      );
+      const { stderr } = await run([`{"digest":"${DIGEST}","labels":{"${name}":"x","team":"y"}}`], ...toAcme);
+      expect(requests.flatMap(({ keys }) => keys.map(({ labels }) => [...labels]))).toEqual([
+        [
+          [name, 'x'],
+          ['team', 'y'],
+        ],
+      ]);
+      expect(stderr).toBe('line 1: LABELS_INVALID (labels): refused\n');
+    },
+  );
 
   test('must name its organization where nothing else does', () => {
     expect(parse({ digest: DIGEST })).toMatchObject({ reason: 'ORGANIZATION_ID_INVALID' });

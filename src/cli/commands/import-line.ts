@@ -72,6 +72,12 @@ const digest = z
   .refine((value) => HEX.test(value) || BASE64.test(value))
   .transform((value) => Buffer.from(value, HEX.test(value) ? 'hex' : 'base64'));
 
+// Entries, since a record would lose the name `__proto__` without a word: which names a label may have, the service says.
+const labels = z
+  .custom<object>((value) => typeof value === 'object' && value !== null && !Array.isArray(value))
+  .transform((value) => Object.entries(value))
+  .pipe(z.array(z.tuple([text, text])));
+
 const lineShape = z.strictObject({
   organization: optional(text),
   digest: optional(digest),
@@ -82,7 +88,7 @@ const lineShape = z.strictObject({
   type: optional(text),
   display: optional(text),
   scopes: optional(z.array(text)),
-  labels: optional(z.record(text, text)),
+  labels: optional(labels),
   create_time: optional(time),
   expire_time: optional(time),
   last_use_time: optional(time),
@@ -153,7 +159,7 @@ function toItem(fields: Fields, secret: ImportKeysItem['secret']): ImportKeysIte
     type: fields.type ?? '',
     display: fields.display ?? '',
     scopes: fields.scopes ?? [],
-    labels: new Map(Object.entries(fields.labels ?? {})),
+    labels: new Map(fields.labels),
     createTime: fields.create_time,
     expireTime: fields.expire_time,
     lastUseTime: fields.last_use_time,
