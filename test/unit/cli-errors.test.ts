@@ -75,6 +75,13 @@ test.each([
   expect(toCallFault(errorOf(code, 'x', details), { server }).exitCode).toBe(exitCode);
 });
 
+test('of an etag that is out of date what to do is said once', () => {
+  const details = { ErrorInfo: ErrorInfo.encode(ErrorInfo.create({ reason: 'ETAG_MISMATCH' })).finish() };
+  const message = 'it was changed since the etag was read; read it again and decide anew';
+  const fault = toCallFault(errorOf(status.ABORTED, message, details), { server, requestId: 'r1' });
+  expect(fault.message).toBe(`ETAG_MISMATCH: ${message}`);
+});
+
 test('details that are not what they say leave the status itself', () => {
   const error = errorOf(status.NOT_FOUND, 'x', {});
   error.metadata.set('grpc-status-details-bin', Buffer.from([0xff, 0xff, 0xff]));

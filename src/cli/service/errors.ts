@@ -75,7 +75,6 @@ const HINTS = {
   OVERLAP_INVALID: 'use --overlap',
   PLAN_UNKNOWN: 'use --plan with one that the keyspaces file declares',
   KEY_SUPERSEDED: 'keyreeve keys get shows which key superseded it: select that one by --id',
-  ETAG_MISMATCH: 'use its new --etag',
   KEY_NOT_FOUND: 'keyreeve keys list shows those that it has',
   KEY_LIMIT_REACHED: 'keyreeve keys list --state expired shows those that no longer work',
   CALLER_UNKNOWN: 'set KEYREEVE_TOKEN or use --token-file; keyreeve callers token makes one',
