@@ -107,7 +107,7 @@ test('the store of a running service is not opened a second time, and the way ou
   const env = { KEYREEVE_DATA_DIR: service.dataDir };
   const { exitCode, stderr } = await runBuiltCli(['audit', 'verify', '--store'], { env });
   expect(exitCode).toBe(exitCodes.unavailable);
-  expect(stderr).toContain('stop it, or verify the audit file with --against service');
+  expect(stderr).toContain('stop it first, or verify what it publishes: --file or --topic, with --against service');
 });
 
 test('a store that is not there is not made by looking for it', async () => {

@@ -37,13 +37,15 @@ export interface Anchor {
   readonly place: Place;
 }
 
+const WHILE_SERVED = 'stop it first, or verify what it publishes: --file or --topic, with --against service';
+
 /** @throws CommandFault where something cannot be read, or a StoreFault */
 export async function judgeAudit(options: JudgeAuditOptions, terminal: Terminal): Promise<ExitCode> {
   const needsStore = options.store === true || options.against === 'store';
   if (options.file === undefined && !options.topic && !options.store) {
     throw new UsageFault('say what to verify: --file, --topic or --store');
   }
-  await using store = needsStore ? await openStore(toSettings(terminal.env)) : undefined;
+  await using store = needsStore ? await openStore(toSettings(terminal.env), WHILE_SERVED) : undefined;
   const verdict = await judge(options, store, terminal);
   const compared = store ? 'store' : (options.against ?? 'none');
   await print(terminal, options.json ? toJson(verdict, compared) : describe(verdict, compared));

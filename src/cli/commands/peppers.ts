@@ -15,6 +15,14 @@ interface Options {
 
 const COUNT_MS_MAX = 60_000;
 const VERSION_MAX = 2 ** 31 - 1;
+const WHILE_SERVED = 'stop it first; where it has a pepper, it also logs the counts when it starts';
+
+const RETIRED =
+  'Once a pepper is gone, nothing remembers the keys that were revoked under it: never import a list of digests that is ' +
+  'older than that, since a revoked credential in it would come back as a new key.';
+const REPEATED =
+  'An ImportKeys request that is repeated after the first pepper was added, or the oldest one removed, counts as ' +
+  'another request (REQUEST_ID_REUSED): give it a new request id.';
 
 export function addPeppers(program: Command, terminal: Terminal): void {
   const peppers = program
@@ -23,7 +31,7 @@ export function addPeppers(program: Command, terminal: Terminal): void {
     .description(
       "Counts the unrevoked keys that are stored under each version of the pepper, in the service's own store " +
         '(KEYREEVE_MONGODB_URI, KEYREEVE_DATA_DIR), and tells which of KEYREEVE_PEPPERS can go. SQLite belongs to one ' +
-        'process: stop the service first.',
+        `process: stop the service first.\n\n${RETIRED} ${REPEATED}`,
     )
     .option('--json', 'print the counts as JSON')
     .addHelpText('after', example('keyreeve peppers', 'keyreeve peppers generate 2'))
@@ -50,7 +58,7 @@ async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
   // The stores take longer to load than most commands to run.
   const { openStore, toSettings } = await import('./open-store.js');
   const settings = toSettings(terminal.env);
-  await using store = await openStore(settings);
+  await using store = await openStore(settings, WHILE_SERVED);
   const counts = await store.countDigests(Deadline.after(COUNT_MS_MAX, systemClock));
   const versions = toVersions(counts, settings.peppers);
   if (json) {
@@ -67,7 +75,9 @@ async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
     String(keys),
     MEANINGS[state],
   ]);
-  await print(terminal, toTable(['VERSION', 'UNREVOKED KEYS', 'STATE'], rows));
+  const table = toTable(['VERSION', 'UNREVOKED KEYS', 'STATE'], rows);
+  const canGo = versions.some(({ state }) => state === 'can_go');
+  await print(terminal, canGo ? `${table}\n\n${RETIRED}` : table);
 }
 
 type VersionState = 'in_use' | 'standby' | 'leaving' | 'can_go' | 'missing';
