@@ -4,6 +4,8 @@ import { exitCodes } from './exit-codes.js';
 
 /** A command whose complaints never repeat a value of the command line: it may be a secret put in the wrong place. */
 export class SafeCommand extends Command {
+  #credentialsFrom: string | undefined;
+
   constructor(name?: string) {
     super(name);
     this.helpCommand(false);
@@ -13,9 +15,21 @@ export class SafeCommand extends Command {
     return new SafeCommand(name);
   }
 
+  /** @param source where this command reads credentials: told to whom puts one on the command line */
+  readsCredentialsFrom(source: string): this {
+    this.#credentialsFrom = source;
+    return this;
+  }
+
   override error(message: string, options?: ErrorOptions): never {
     const code = options?.code ?? 'commander.error';
-    throw new CommanderError(exitCodes.usage, code, `${withoutValues(message, code)}; see ${this.#path()} --help`);
+    throw new CommanderError(exitCodes.usage, code, `${this.#explain(message, code)}; see ${this.#path()} --help`);
+  }
+
+  #explain(message: string, code: string): string {
+    if (code !== 'commander.excessArguments' || this.#credentialsFrom === undefined)
+      return withoutValues(message, code);
+    return `too many arguments; a credential is read from ${this.#credentialsFrom}, never from the command line`;
   }
 
   #path(): string {
@@ -34,8 +48,5 @@ function withoutValues(message: string, code: string): string {
     const looksLikeAName = /^unknown \w+ '[a-z-]{1,20}[='].*/.test(line);
     return line.replace(looksLikeAName ? /=.*'/ : / '.*$/, looksLikeAName ? "'" : '');
   }
-  if (code === 'commander.excessArguments') {
-    return 'too many arguments; a credential is read from standard input, never from the command line';
-  }
-  return line;
+  return code === 'commander.excessArguments' ? 'too many arguments' : line;
 }

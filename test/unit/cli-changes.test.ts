@@ -83,9 +83,21 @@ test('keys rotate --secret-only prints the secret and nothing else, --json one d
   });
 });
 
+test.each([
+  { name: 'with an overlap, nothing', previous: {}, ended: undefined },
+  { name: 'without one, the old key', previous: { state: KeyState.REVOKED }, ended: 'key_01' },
+  { name: 'for the second time, the key before the old one', previous: { rotatedFrom: 'key_00' }, ended: 'key_00' },
+])('of a rotation is told what it ended: $name', async ({ previous, ended }) => {
+  const { run } = rotating(() => ({ ...rotated, previousKey: { ...old, ...previous } }));
+  const { stdout } = await run();
+  const enforcement = ended && `Enforcement: complete. From now on no replica accepts ${ended}.`;
+  expect(stdout.split('\n').find((line) => line.startsWith('Enforcement'))).toBe(enforcement);
+});
+
 test('an end that is not in effect everywhere yet is told, with --secret-only beside the secret', async () => {
   const pending = { complete: false, completeByTime: noon, cachesClearTime: noon };
-  const { run } = rotating(() => ({ ...rotated, enforcement: pending }));
+  const revoked = { ...old, state: KeyState.REVOKED, revokeTime: noon };
+  const { run } = rotating(() => ({ ...rotated, previousKey: revoked, enforcement: pending }));
   expect((await run()).stdout).toContain('Enforcement: complete by 2027-01-15T08:00:00Z.');
   const bare = await run('--secret-only');
   expect(bare.stdout).toBe(`${CANARY}\n`);
@@ -167,12 +179,29 @@ test.each([
   expect(requests).toEqual([]);
 });
 
-test('what keys update took away is told as enforced; of a new name there is nothing to tell', async () => {
+test.each([
+  { options: ['--disable'], fields: { disabled: true }, changed: 'it is switched off', denied: 'it' },
+  { options: ['--enable'], changed: 'it is switched on' },
+  { options: ['--never-expires'], changed: 'end' },
+  { options: ['--new-name', 'x', '--no-labels'], changed: 'name, labels' },
+  { options: ['--new-name', 'x', '--enable'], changed: 'name; it is switched on' },
+  { options: ['--scope', 'a'], changed: 'scopes', denied: 'it for a scope that it does not have' },
+  {
+    options: ['--no-scopes', '--expires', '2027-01-15T08:00:00Z'],
+    fields: { expireTime: noon },
+    changed: 'scopes, end',
+    denied: 'it for a scope that it does not have, or after its end',
+  },
+])('keys update $options says what it changed, and what is denied only where it can deny', async (update) => {
+  const { run } = updating(update.fields);
+  const { stdout } = await run(...update.options);
+  expect(stdout).toContain(`Updated key_01 of hotmetal/acme: ${update.changed}.\n`);
+  const enforcement = update.denied && `Enforcement: complete. From now on no replica accepts ${update.denied}.`;
+  expect(stdout.split('\n').find((line) => line.startsWith('Enforcement'))).toBe(enforcement);
+});
+
+test('keys update --json tells of the enforcement always', async () => {
   const { run } = updating();
-  const disabled = (await run('--disable')).stdout;
-  expect(disabled).toContain('Updated key_01 of hotmetal/acme.');
-  expect(disabled).toContain('Enforcement: complete. From now on no replica accepts what this took away.');
-  expect((await run('--new-name', 'x')).stdout).not.toContain('Enforcement');
   expect(JSON.parse((await run('--new-name', 'x', '--json')).stdout)).toMatchObject({
     key: { key_id: 'key_01' },
     enforcement: { complete: true },
@@ -261,9 +290,9 @@ function rotating(answer: () => RotateKeyResponse): { run: Run; requests: Asked[
   return running('rotate', 'rotateKey', answer);
 }
 
-function updating(): { run: Run; requests: Asked[] } {
+function updating(fields: Partial<Key> = {}): { run: Run; requests: Asked[] } {
   return running('update', 'updateKey', () =>
-    UpdateKeyResponse.create({ key: { ...old, supersededBy: '' }, enforcement: complete }),
+    UpdateKeyResponse.create({ key: { ...old, supersededBy: '', ...fields }, enforcement: complete }),
   );
 }
 

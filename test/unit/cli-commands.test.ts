@@ -213,6 +213,22 @@ test.each([
   expect(stderr.trimEnd().split('\n')).toHaveLength(1);
 });
 
+test.each([
+  { args: ['keys', 'verify', 'x'], hint: '; a credential is read from standard input, never from the command line' },
+  { args: ['keys', 'import', 'x'], hint: '; a credential is read from --file, never from the command line' },
+  { args: ['peppers', 'nonsense'], hint: '' },
+  { args: ['peppers', 'generate', '1', '2'], hint: '' },
+  { args: ['keys', 'list', 'x'], hint: '' },
+  { args: ['reconcile', 'x'], hint: '' },
+])('$args is one argument too many, and of credentials only a command that takes them speaks', async (given) => {
+  const required = given.args[0] === 'keys' && given.args[1] !== 'verify' ? [...organization, '--file', 'x'] : [];
+  const options = given.args[1] === 'list' ? organization : required;
+  const { exitCode, stderr } = await runCli([...given.args, ...options]);
+  const path = given.args.filter((word) => /^(keys|verify|import|list|peppers|generate|reconcile)$/.test(word));
+  expect(exitCode).toBe(exitCodes.usage);
+  expect(stderr).toBe(`keyreeve: too many arguments${given.hint}; see keyreeve ${path.join(' ')} --help\n`);
+});
+
 test('the caller token reaches the service and nothing else', async () => {
   const tokens: unknown[] = [];
   await using service = await serviceThat({
@@ -274,6 +290,21 @@ test('keys list shows people what identifies a key, and names the states to the 
   ]);
   expect(requests[0]).toMatchObject({ states: [KeyState.ACTIVE, KeyState.REVOKED], types: ['GCP'] });
   expect((await runCli(list)).stdout).toBe('No keys of hotmetal/acme to show.\n');
+});
+
+test('keys list tells a superseded key from its successor of the same name', async () => {
+  const superseded = { ...key, supersededBy: 'key_02' };
+  const keys = [
+    { ...key, keyId: 'key_02', rotatedFrom: 'key_01' },
+    superseded,
+    { ...superseded, state: KeyState.DISABLED },
+  ];
+  await using service = await serviceThat({ listKeys: () => ListKeysResponse.create({ keys }) });
+  const list = ['keys', 'list', ...organization, '--server', service.address];
+  const [, ...rows] = (await runCli(list)).stdout.trimEnd().split('\n');
+  expect(rows.map((row) => row.split(/ {2,}/)[3])).toEqual(['active', 'active, superseded', 'disabled, superseded']);
+  const json = JSON.parse((await runCli([...list, '--json'])).stdout) as { state: string }[];
+  expect(json.map(({ state }) => state)).toEqual(['ACTIVE', 'ACTIVE', 'DISABLED']);
 });
 
 test('keys get selects by the one option that is given, and there must be one', async () => {

@@ -1,8 +1,8 @@
-import { type Command, Option } from 'commander';
+import { Option } from 'commander';
 
 import { systemClock } from '../../keys/clock.js';
 import { type ActorOptions, actorOptions, parseCount, parsedOption, toActor } from '../arguments.js';
-import { example } from '../command.js';
+import { example, type SafeCommand } from '../command.js';
 import { type ExitCode, exitCodes } from '../exit-codes.js';
 import { CommandFault } from '../faults.js';
 import { toFailureJson, toKeyJson } from '../output/messages.js';
@@ -45,9 +45,10 @@ const LINES = [
   '  disabled                       true: the key arrives switched off',
 ].join('\n');
 
-export function addKeysImport(keys: Command, terminal: Terminal, end: (code: ExitCode) => void): void {
+export function addKeysImport(keys: SafeCommand, terminal: Terminal, end: (code: ExitCode) => void): void {
   const command = keys
     .command('import')
+    .readsCredentialsFrom('--file')
     .summary('take over keys that were issued elsewhere')
     .description(
       'Takes over keys that were issued elsewhere, from JSON Lines: of each its digest, or the secret itself, of which ' +

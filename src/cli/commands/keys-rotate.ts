@@ -127,8 +127,13 @@ function toJson(key: Key, previousKey: Key, { credential, enforcement, replayed 
 /** What became of the old key. */
 function describeAftermath(previousKey: Key, { enforcement }: RotateKeyResponse, now: Date): string[] {
   const lines = [`The old key ${previousKey.keyId} (${printable(previousKey.name)}) ${endOf(previousKey)}.`];
-  if (!enforcement || (enforcement.complete && previousKey.state !== KeyState.REVOKED)) return lines;
-  const takenAway = { what: 'what this rotation ended', again: 'revoke the old key by its id' };
+  // Of a line only one old key goes on working: rotating again ends the one before.
+  const ended = [
+    ...(previousKey.state === KeyState.REVOKED ? [previousKey.keyId] : []),
+    ...(previousKey.rotatedFrom === '' ? [] : [previousKey.rotatedFrom]),
+  ];
+  if (!enforcement || ended.length === 0) return lines;
+  const takenAway = { what: ended.join(' or '), again: `revoke ${ended.join(' and ')}` };
   return [...lines, ...describeEnforcement(enforcement, takenAway, now)];
 }
 

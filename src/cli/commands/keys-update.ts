@@ -141,16 +141,39 @@ function toJson(key: Key, { enforcement }: UpdateKeyResponse): string {
   });
 }
 
-// What may take access away; a name and labels give none.
-const ACCESS = new Set(['scopes', 'expire_time', 'disabled']);
-
 function describe(key: Key, { enforcement }: UpdateKeyResponse, updateMask: readonly string[], now: Date): string {
-  const takenAway = { what: 'what this took away', again: 'repeat it' };
-  const concerned = enforcement && updateMask.some((field) => ACCESS.has(field)) ? enforcement : undefined;
+  const what = deniedBy(key, updateMask);
   return [
-    `Updated ${key.keyId} of ${organizationPath(key)}.`,
+    `Updated ${key.keyId} of ${organizationPath(key)}: ${whatChanged(key, updateMask)}.`,
     '',
     describeKey(key),
-    ...(concerned ? ['', ...describeEnforcement(concerned, takenAway, now)] : []),
+    ...(enforcement && what ? ['', ...describeEnforcement(enforcement, { what, again: 'repeat it' }, now)] : []),
   ].join('\n');
+}
+
+const FIELDS: ReadonlyMap<string, string> = new Map([
+  ['name', 'name'],
+  ['labels', 'labels'],
+  ['scopes', 'scopes'],
+  ['expire_time', 'end'],
+]);
+
+// What was asked may have happened long ago, under the same request id: whether it is switched off, the key says.
+function whatChanged({ disabled }: Key, updateMask: readonly string[]): string {
+  const fields = updateMask.flatMap((field) => FIELDS.get(field) ?? []);
+  const isSwitched = updateMask.includes('disabled') ? [`it is switched ${disabled ? 'off' : 'on'}`] : [];
+  return [...(fields.length > 0 ? [fields.join(', ')] : []), ...isSwitched].join('; ');
+}
+
+/**
+ * What no replica accepts any more, for certain: the answer does not tell which scopes and what end the key had before.
+ * Undefined where the change can only have given.
+ */
+function deniedBy({ disabled, expireTime }: Key, updateMask: readonly string[]): string | undefined {
+  if (disabled && updateMask.includes('disabled')) return 'it';
+  const beyond = [
+    ...(updateMask.includes('scopes') ? ['for a scope that it does not have'] : []),
+    ...(expireTime && updateMask.includes('expire_time') ? ['after its end'] : []),
+  ];
+  return beyond.length > 0 ? `it ${beyond.join(', or ')}` : undefined;
 }

@@ -1,11 +1,9 @@
-import type { Command } from 'commander';
-
 import { KeyServiceService, type VerifyKeyRequest, type VerifyKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
 import { Decision, type RateLimit } from '../../gen/keyreeve/v1/verification.js';
 import { organizationPath } from '../../keys/organization.js';
 import type { Secret } from '../../keys/secret.js';
 import { anyText, repeatedOption } from '../arguments.js';
-import { example } from '../command.js';
+import { example, type SafeCommand } from '../command.js';
 import { type ExitCode, exitCodes } from '../exit-codes.js';
 import { decisionName, toDurationJson, toRateLimitJson, toVerifiedKeyJson } from '../output/messages.js';
 import { printableJson } from '../output/printable.js';
@@ -24,9 +22,10 @@ type Options = ConnectionOptions & {
   readonly json?: boolean;
 };
 
-export function addKeysVerify(keys: Command, terminal: Terminal, end: (code: ExitCode) => void): void {
+export function addKeysVerify(keys: SafeCommand, terminal: Terminal, end: (code: ExitCode) => void): void {
   const command = keys
     .command('verify')
+    .readsCredentialsFrom('standard input')
     .summary('say whether a credential is valid')
     .description(
       'Says whether a credential is valid: exit code 0 if it is, 1 if not. The token, or in pair form the secret, is ' +

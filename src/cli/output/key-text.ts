@@ -36,7 +36,7 @@ export function listKeys(keys: readonly Key[]): string {
       key.name,
       key.keyId,
       key.display,
-      stateName(key.state).toLowerCase(),
+      stateName(key.state).toLowerCase() + (key.supersededBy === '' ? '' : ', superseded'),
       key.type,
       timeOr('', key.createTime),
       timeOr('never', key.lastUseTime),
