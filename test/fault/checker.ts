@@ -214,12 +214,13 @@ function bodyOf(operation: Create | Revoke | Rotate): string {
 /** Denials and refusals that an outage, and not a change, must have caused. */
 function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generator<Violation> {
   const endings = endingsOf(history);
+  const untold = [...defects];
   const mayHaveEnded = (keyId: string, beforeMs: number) =>
     endings.get(keyId)?.some(({ startMs }) => startMs < beforeMs) ?? false;
   for (const operation of history) {
     const { outcome } = operation;
     if (outcome.kind === 'unknown' && outcome.reason === 'INTERNAL') {
-      yield { kind: 'internal-error', message: [name(operation), ...defects].join('\n    ') };
+      yield { kind: 'internal-error', message: [name(operation), ...untold.splice(0)].join('\n    ') };
     }
     if (operation.op === 'verify') {
       const decision = decisionOf(operation);

@@ -1,15 +1,18 @@
 /**
  * Kills the service and what is behind it for a long time: `npm run soak -- --kills 500 [--seed N] [--stack embedded]`.
- * Or tries the checker with each seeded bug: `npm run soak -- --seeded-bugs [--only TEXT]`. Prints how it goes on, and at
- * the end the result as text and as a line of JSON. Ends with 1 where a promise was broken or a bug not found.
+ * Or tries the checker with each seeded bug: `npm run soak -- --seeded-bugs [--only TEXT]`. Or measures two replicas under
+ * full load: with Kafka away (`--kafka-away MINUTES`) or MongoDB's primary killed (`--primary-kills N`). Prints how it goes
+ * on, and at the end the result as text and as a line of JSON. Ends with 1 where a promise was broken or a bug not found.
  */
 import { mkdtemp } from 'node:fs/promises';
-import { cpus, tmpdir, totalmem } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
 import { parseArgs } from 'node:util';
 
+import { describeMachine } from '../bench/report.js';
 import { describe, type Figures, type Findings, type Violation } from './checker.js';
+import { measureKafkaOutage, measurePrimaryKills } from './outages.js';
 import { buildProgram, type Program } from './program.js';
 import { Random } from './random.js';
 import { SEEDED_BUGS, type SeededBug } from './seeded-bugs.js';
@@ -31,6 +34,8 @@ const { values } = parseArgs({
     stack: { type: 'string' },
     'seeded-bugs': { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
+    'kafka-away': { type: 'string' },
+    'primary-kills': { type: 'string' },
   },
 });
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
@@ -70,7 +75,7 @@ async function soak(): Promise<boolean> {
   const result = {
     date: new Date().toISOString(),
     seed,
-    machine: `${cpus().length} x ${cpus()[0]?.model ?? '?'}, ${Math.round(totalmem() / 2 ** 30)} GiB, node ${process.version}`,
+    machine: describeMachine(),
     minutes: Math.round((performance.now() - beganMs) / 6000) / 10,
     kills: total.kills,
     ...total.figures,
@@ -143,10 +148,36 @@ async function violationsOf(bug: SeededBug, program: Program): Promise<string[]>
   return [...new Set(violations.map(({ kind }) => kind))];
 }
 
+async function tryKafkaOutage(minutes: number): Promise<boolean> {
+  if (!(minutes > 0)) throw new Error('--kafka-away: expected a number of minutes above 0');
+  const outage = await measureKafkaOutage(minutes, say);
+  sayResult(outage);
+  return outage.lost === 0 && outage.otherFaults.length === 0;
+}
+
+async function tryPrimaryKills(kills: number): Promise<boolean> {
+  if (!Number.isSafeInteger(kills) || kills < 1) throw new Error('--primary-kills: expected a whole number, 1 or more');
+  sayResult(await measurePrimaryKills(kills, say));
+  return true;
+}
+
+function sayResult(figures: object): void {
+  const result = { date: new Date().toISOString(), machine: describeMachine(), ...figures };
+  for (const [name, value] of Object.entries(result)) say(`${name}: ${JSON.stringify(value)}`);
+  say(JSON.stringify(result));
+}
+
 function say(line: string): void {
   const seconds = ((performance.now() - beganMs) / 1000).toFixed(1);
   process.stdout.write(`${line.startsWith('{') ? line : `[${seconds} s] ${line}`}\n`);
 }
 
+function tryWhatWasAsked(): Promise<boolean> {
+  if (values['seeded-bugs']) return trySeededBugs(values.only);
+  if (values['kafka-away'] !== undefined) return tryKafkaOutage(Number(values['kafka-away']));
+  if (values['primary-kills'] !== undefined) return tryPrimaryKills(Number(values['primary-kills']));
+  return soak();
+}
+
 // At the end, where the class above is there.
-process.exitCode = (await (values['seeded-bugs'] ? trySeededBugs(values.only) : soak())) ? 0 : 1;
+process.exitCode = (await tryWhatWasAsked()) ? 0 : 1;

@@ -66,6 +66,8 @@ export async function startEmbeddedStack(options: StackOptions): Promise<Stack> 
 export interface ReplicatedStack extends Stack {
   readonly mongodb: ThreeMembers;
   readonly kafka: OwnKafka;
+  /** As `published`, one after the other. */
+  entries(): AsyncIterable<Entry>;
 }
 
 /** Two replicas on a set of three members and a Kafka, each behind a proxy. */
@@ -100,10 +102,12 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
     await dispose();
     throw error;
   }
+  const entries = () => readTopic({ brokers: kafka.brokers, topic }, silentLog);
   return {
     replicas,
     mongodb,
     kafka,
+    entries,
     faults: [
       ...replicas.map((replica, index) => ({
         name: `replica ${index} killed`,
@@ -114,7 +118,7 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
       ...kafkaFaults(kafka, kafkaProxy, replicas),
     ],
     ensureUp: () => ensureUp(replicas),
-    published: () => collect(readTopic({ brokers: kafka.brokers, topic }, silentLog)),
+    published: () => collect(entries()),
     defects: () => defectsIn(replicas),
     [Symbol.asyncDispose]: dispose,
   };
