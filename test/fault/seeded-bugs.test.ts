@@ -1,7 +1,6 @@
 /** The checker itself: it names what a bug breaks, and finds nothing where there is none. All bugs: `npm run soak -- --seeded-bugs`. */
 import { expect, test } from 'vitest';
 
-import { describe } from './checker.js';
 import { buildProgram, changedSources } from './program.js';
 import { Random } from './random.js';
 import { named, SEEDED_BUGS } from './seeded-bugs.js';
@@ -13,9 +12,9 @@ test.for(SEEDED_BUGS)('the bug can still be put into the source: $name', ({ repl
   expect(changedSources(replacements).size).toBeGreaterThan(0);
 });
 
-/** Of each promise about loss one; the others take too long for every run. */
+/** The others take too long for every run, and the runs without a bug are those of the other files. */
 const TRIED = named(SEEDED_BUGS, [
-  'an event is written after the transaction',
+  'events are marked published before the sink has them',
   'the key limit is checked outside of the transaction',
   'a store that is away is answered as a key that is not there',
 ]);
@@ -29,8 +28,3 @@ test.for(TRIED)(
     expect(violations.map(({ kind }) => kind)).toContain(caughtAs);
   },
 );
-
-test.for(TRIED)('without the bug the same scenario passes: $name', { timeout: TIMEOUT_MS }, async ({ scenario }) => {
-  await using program = await buildProgram();
-  expect(describe(await scenario(program, new Random(SEED)))).toBe('');
-});
