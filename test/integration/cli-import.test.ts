@@ -41,7 +41,9 @@ test.for(stacks)(
     const first = await importFile(service, file);
     expect(first.exitCode).toBe(exitCodes.no);
     expect(first.stderr).toBe('line 600: LINE_INVALID: the line is not JSON\n');
-    expect(first.stdout).toBe('1,200 lines: 1,199 imported, 0 already there, 1 refused.\n');
+    // What a request had done that a slow machine broke off, is there already when it is repeated.
+    const counts = /^1,200 lines: ([\d,]+) imported, (\d+) already there, 1 refused\.\n$/.exec(first.stdout)?.slice(1);
+    expect(counts?.reduce((sum, count) => sum + Number(count.replace(',', '')), 0)).toBe(1199);
     for (const at of [0, 598, 600, 1199]) expect(await verify(service, tokens[at] ?? '')).toBe(exitCodes.ok);
     expect(await verify(service, tokens[599] ?? '')).toBe(exitCodes.no);
 
