@@ -9,22 +9,26 @@ import { type Clock, Deadline } from '../keys/clock.js';
 import type { AuditEvent } from '../keys/event.js';
 import type { OrganizationRef } from '../keys/organization.js';
 import { Bell } from './bell.js';
-import { findLost, type Found } from './find-lost.js';
+import { findLost, type Found, whereUnreadable } from './find-lost.js';
 import type { Outbox } from './outbox.js';
 import type { EventStore } from './read-store.js';
 import { type AuditSink, type ReadableSink, SinkFault } from './sink.js';
 import { within } from './within.js';
 
-/** The sink has events that the store lacks. Waiting does not mend it, and the store must not be served from. */
+/** The sink has what the store lacks, or may lack. Waiting does not mend it, and the store must not be served from. */
 export class StoreBehind extends Error {
   override readonly name = 'StoreBehind';
 
-  constructor(sink: string, { organizations }: Pick<Found, 'organizations'>) {
+  constructor(sink: string, { organizations, unreadable }: Pick<Found, 'organizations' | 'unreadable'>) {
     const events = organizations.reduce((sum, { count }) => sum + count, 0);
     super(
-      `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')} that ` +
-        'the store lacks: it was put back to an earlier state, and may accept keys that were revoked since; ' +
-        'keyreeve reconcile says what is missing, and with --apply revokes them again',
+      events > 0
+        ? `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')} ` +
+            'that the store lacks: it was put back to an earlier state, and may accept keys that were revoked since; ' +
+            'keyreeve reconcile says what is missing, and with --apply revokes them again'
+        : `the audit sink (${sink}) was damaged since the store last knew of it: ${whereUnreadable(unreadable)} cannot ` +
+            'be read, and may have been an event that the store lacks, such as a revocation; keyreeve reconcile says ' +
+            'what can be told, and docs/restoring.md what to do',
     );
   }
 }
@@ -72,6 +76,7 @@ class Checked implements AuditSink {
   #checking: Promise<void> | undefined;
   #later = Promise.resolve();
   #over = false;
+  #missingTold = false;
 
   constructor(parts: CheckedSinkParts) {
     this.#parts = parts;
@@ -146,15 +151,17 @@ class Checked implements AuditSink {
     // as none.
     const positions = await store.outbox.positions(sink.name);
     const { entries, ends, isEmpty } = await sink.readFrom(positions);
+    this.#tellOfMissing(positions, ends);
     if (!isEmpty) {
       const found = await findLost(this.#untilOver(entries), store, { source, clock, onProgress: this.#teller() });
-      if (found.unreadable > 0) {
+      if (found.unreadable.count > 0) {
         log.warn(
-          { count: found.unreadable },
-          'audit check: some of what the sink holds are no events, or were altered',
+          found.unreadable,
+          'audit check: some of what the sink holds cannot be read: it is no event, or damaged',
         );
       }
-      if (found.organizations.length > 0) {
+      // Whoever may write to the topic could keep every replica from starting.
+      if (found.organizations.length > 0 || (sink.kind === 'file' && found.unreadable.count > 0)) {
         this.#state = 'behind';
         const behind = new StoreBehind(sink.name, found);
         log.error({ err: behind }, 'audit check: the store must not be served from, this replica ends');
@@ -165,6 +172,31 @@ class Checked implements AuditSink {
     }
     await store.outbox.remember([...ends].map(([lane, end]) => ({ sink: sink.name, lane, end })));
     this.#state = 'good';
+  }
+
+  /** No reason not to serve: a file that was rotated is shorter, too. */
+  #tellOfMissing(positions: ReadonlyMap<number, number>, ends: ReadonlyMap<number, number>): void {
+    if (this.#missingTold) return;
+    const lanes = [...positions].flatMap(([lane, remembered]) => {
+      const end = ends.get(lane) ?? 0;
+      return end < remembered ? [{ lane, remembered, end }] : [];
+    });
+    if (lanes.length === 0) return;
+    this.#missingTold = true;
+    const missing = lanes.reduce((sum, { remembered, end }) => sum + remembered - end, 0);
+    if (this.#parts.sink.kind === 'file') {
+      this.#parts.log.error(
+        { bytes: missing, lanes },
+        'audit check: events that were published are not in the audit file any more: it was rotated, truncated or ' +
+          'removed; see what is left with keyreeve audit verify --store, and --file with --against store',
+      );
+    } else {
+      this.#parts.log.error(
+        { offsets: missing, lanes },
+        'audit check: events that were published are not in the audit topic any more: it was made anew, or lost its ' +
+          'end; see what is left with keyreeve audit verify --store, and --topic with --against store',
+      );
+    }
   }
 
   async *#untilOver<T>(entries: AsyncIterable<T>): AsyncGenerator<T> {

@@ -28,6 +28,7 @@ export async function openFileSink(path: string, log: Logger): Promise<ReadableS
 
 class FileSink implements ReadableSink {
   readonly name = 'file';
+  readonly kind = 'file';
   readonly answered = true;
   readonly batchBytesMax = BATCH_BYTES_MAX;
   readonly #path: string;

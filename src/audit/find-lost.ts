@@ -1,5 +1,9 @@
-/** Looks for events that a sink has and the store lacks, as after a store was put back to an earlier state. */
+/**
+ * Looks for events that a sink has and the store lacks, as after a store was put back to an earlier state. What was
+ * damaged since may have been a revocation, so nothing that cannot be read is passed over in silence.
+ */
 import { type Clock, Deadline } from '../keys/clock.js';
+import type { AuditEvent } from '../keys/event.js';
 import { organizationPath, type OrganizationRef } from '../keys/organization.js';
 import type { LostEvent } from '../keys/reconcile.js';
 import { parseEvent, type ReadEvent, toLostEvent, whatIsAltered } from './read-event.js';
@@ -15,12 +19,20 @@ export interface FindLostOptions {
 }
 
 export interface Found {
-  /** All that were read, of other sources too. */
+  /** Those of the source, which were compared with what is stored. */
   readonly events: number;
-  /** No events, or altered ones: nothing can be said of them here. */
-  readonly unreadable: number;
+  /** Whole events of other sources, which were passed over. */
+  readonly foreign: number;
+  readonly unreadable: Unreadable;
   /** Those of which the store lacks an event, by name. */
   readonly organizations: readonly Lost[];
+}
+
+/** What is no event, or an altered one of which nobody knows whose it was. */
+export interface Unreadable {
+  readonly count: number;
+  /** Where the first ten lie. */
+  readonly positions: readonly string[];
 }
 
 export interface Lost {
@@ -39,6 +51,7 @@ const BATCH_EVENTS = 1000;
 const PAGE_EVENTS = 500;
 const ORGANIZATIONS_AT_ONCE = 8;
 const PAGE_MS = 10_000;
+const POSITIONS_MAX = 10;
 
 /**
  * @param entries each organization's first copies in order, which is how a relay publishes
@@ -50,28 +63,48 @@ export async function findLost(
   { source, clock, onProgress }: FindLostOptions,
 ): Promise<Found> {
   const search = new Search(store, clock);
-  let batch: Whole[] = [];
+  let batch: Own[] = [];
+  let read = 0;
   let events = 0;
-  let unreadable = 0;
-  for await (const { text, partial, share } of entries) {
+  let foreign = 0;
+  const unreadable = { count: 0, positions: [] as string[] };
+  for await (const { text, position, partial, share } of entries) {
     if (partial) continue;
-    events += 1;
+    read += 1;
     const event = parseEvent(text);
-    if (!event || whatIsAltered(event, text) !== undefined) unreadable += 1;
-    else if (event.source === source) batch.push({ event, text });
+    const altered = event && whatIsAltered(event, text);
+    if (event?.source === source) {
+      events += 1;
+      batch.push({ event, text, position, ...(altered !== undefined && { altered }) });
+    } else if (event && altered === undefined) {
+      foreign += 1;
+    } else {
+      unreadable.count += 1;
+      if (unreadable.count <= POSITIONS_MAX) unreadable.positions.push(position);
+    }
     if (batch.length === BATCH_EVENTS) {
       await search.take(batch);
       batch = [];
     }
-    if (events % BATCH_EVENTS === 0) onProgress?.({ events, ...(share !== undefined && { share }) });
+    if (read % BATCH_EVENTS === 0) onProgress?.({ events: read, ...(share !== undefined && { share }) });
   }
   await search.take(batch);
-  return { events, unreadable, organizations: search.lost() };
+  return { events, foreign, unreadable, organizations: search.lost() };
 }
 
-interface Whole {
+/** `line 3, line 7 and 4 more`. */
+export function whereUnreadable({ count, positions }: Unreadable): string {
+  const more = count - positions.length;
+  return positions.join(', ') + (more > 0 ? ` and ${more.toLocaleString('en-US')} more` : '');
+}
+
+/** An event of the source. */
+interface Own {
   readonly event: ReadEvent;
   readonly text: string;
+  readonly position: string;
+  /** What was altered in it, to stand behind a colon: then nothing that it tells can be relied on. */
+  readonly altered?: string;
 }
 
 /** What has been found of one organization. */
@@ -100,53 +133,54 @@ class Search {
     return [...this.#losing].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, lost]) => lost);
   }
 
-  async take(batch: readonly Whole[]): Promise<void> {
+  async take(batch: readonly Own[]): Promise<void> {
     const groups = [...groupByOrganization(batch).values()];
     for (let at = 0; at < groups.length; at += ORGANIZATIONS_AT_ONCE) {
       await Promise.all(groups.slice(at, at + ORGANIZATIONS_AT_ONCE).map((group) => this.#judge(group)));
     }
   }
 
-  async #judge([first, ...others]: readonly [Whole, ...Whole[]]): Promise<void> {
+  async #judge([first, ...others]: readonly [Own, ...Own[]]): Promise<void> {
     const { keyspace, organization_id: organizationId } = first.event.data;
     const organization = { keyspace, organizationId };
     const group = [first, ...others];
     const stored = await this.#read(organization, group);
-    for (const { event, text } of group) {
-      const { sequence, hash } = event.data;
-      if (stored.hashes.get(sequence) === hash) continue;
+    for (const own of group) {
+      const { event, text, altered } = own;
+      const same = stored.events.get(event.data.sequence);
+      if (altered === undefined ? same?.hash === event.data.hash : same?.cloudEvent === text) continue;
       const losing = this.#losing.get(organizationPath(organization)) ?? begin(organization, stored.head);
       this.#losing.set(organizationPath(organization), losing);
-      add(losing, event, text);
+      add(losing, own);
     }
   }
 
-  /** The stored events' hashes from the group's first sequence to its last, and the head. */
-  async #read(organization: OrganizationRef, group: readonly Whole[]) {
+  /** The stored events from the group's first sequence to its last, and the head. */
+  async #read(organization: OrganizationRef, group: readonly Own[]) {
     const sequences = group.map(({ event }) => event.data.sequence);
     const last = sequences.reduce((a, b) => Math.max(a, b));
-    const hashes = new Map<number, string>();
+    const stored = new Map<number, Pick<AuditEvent, 'hash' | 'cloudEvent'>>();
     let afterSequence = sequences.reduce((a, b) => Math.min(a, b)) - 1;
     for (;;) {
       const limit = Math.min(PAGE_EVENTS, last - afterSequence);
       const query = { types: [], afterSequence, limit };
       const deadline = Deadline.after(PAGE_MS, this.#clock);
       const { events, head } = await this.#store.listEvents(organization, query, deadline);
-      for (const { sequence, hash } of events) if (sequence <= last) hashes.set(sequence, hash);
+      for (const event of events) if (event.sequence <= last) stored.set(event.sequence, event);
       afterSequence = events.at(-1)?.sequence ?? last;
-      if (events.length < limit || afterSequence >= last) return { hashes, head };
+      if (events.length < limit || afterSequence >= last) return { events: stored, head };
     }
   }
 }
 
-function groupByOrganization(batch: readonly Whole[]): Map<string, [Whole, ...Whole[]]> {
-  const groups = new Map<string, [Whole, ...Whole[]]>();
-  for (const whole of batch) {
-    const { keyspace, organization_id: organizationId } = whole.event.data;
+function groupByOrganization(batch: readonly Own[]): Map<string, [Own, ...Own[]]> {
+  const groups = new Map<string, [Own, ...Own[]]>();
+  for (const own of batch) {
+    const { keyspace, organization_id: organizationId } = own.event.data;
     const path = organizationPath({ keyspace, organizationId });
     const group = groups.get(path);
-    if (group) group.push(whole);
-    else groups.set(path, [whole]);
+    if (group) group.push(own);
+    else groups.set(path, [own]);
   }
   return groups;
 }
@@ -156,17 +190,18 @@ function begin(organization: OrganizationRef, head: Place): Losing {
 }
 
 /** Takes up an event that is not in the store. */
-function add(losing: Losing, event: ReadEvent, text: string): void {
+function add(losing: Losing, { event, text, position, altered }: Own): void {
   const { sequence, hash, previous_hash: previousHash } = event.data;
   const last: Place = losing.events.at(-1)?.event ?? losing.head;
   const known = sequence > losing.head.sequence ? losing.events[sequence - losing.head.sequence - 1]?.event : undefined;
-  if (known?.hash === hash) return; // a repeat
+  if (altered === undefined && known?.hash === hash) return; // a repeat
   if (sequence > losing.highest) {
     losing.count += 1;
     losing.highest = sequence;
   }
   if (losing.obstacle !== undefined) return;
-  if (known) losing.obstacle = `there are two different events ${sequence}`;
+  if (altered !== undefined) losing.obstacle = `event ${sequence} was altered (${position}): ${altered}`;
+  else if (known) losing.obstacle = `there are two different events ${sequence}`;
   else if (sequence <= losing.head.sequence) losing.obstacle = `the store has another event ${sequence}, or none`;
   else if (sequence > last.sequence + 1) losing.obstacle = `${whichSequences(last.sequence + 1, sequence - 1)} missing`;
   else if (previousHash !== last.hash) losing.obstacle = `event ${sequence} follows another event ${last.sequence}`;

@@ -66,6 +66,7 @@ interface Lane {
 
 class KafkaSink implements ReadableSink {
   readonly name: string;
+  readonly kind = 'topic';
   readonly #settings: KafkaSettings;
   readonly #log: Logger;
   readonly #lanes = new Map<number, Lane>();

@@ -28,6 +28,9 @@ export interface AuditSink extends AsyncDisposable {
 
 /** A sink whose events can be read again. */
 export interface ReadableSink extends AuditSink {
+  /** Only this replica writes into its file, so what lies there was an event. Into a topic anybody may write. */
+  readonly kind: 'file' | 'topic';
+
   /** Whether it could be reached when it was opened. */
   readonly answered: boolean;
 

@@ -40,9 +40,22 @@ export interface Losses {
   /** The organization was given another plan. */
   readonly plan?: { readonly name: string; readonly by: AuditEvent };
   /** Keys that were made and cannot come back, since no event holds a digest. */
-  readonly gone: readonly (NamedKey & { readonly keyId: string; readonly by: AuditEvent })[];
+  readonly gone: readonly GoneKey[];
   /** What gave more, or the same under another name: it is not done again. */
   readonly leftOut: readonly LeftOut[];
+}
+
+export interface GoneKey extends NamedKey {
+  readonly keyId: string;
+  /** The event that made it. */
+  readonly by: AuditEvent;
+  /** It was revoked as well: whoever imported it again would bring it back to life. */
+  readonly revocation?: Revocation;
+}
+
+export interface Revocation {
+  readonly reason: RevocationReason;
+  readonly by: AuditEvent;
 }
 
 /** Those facts of a key that have to change. */
@@ -63,13 +76,18 @@ export interface Reconcile {
   readonly organization: OrganizationRef;
   /** Each one next to the one before. */
   readonly lost: readonly LostEvent[];
+  /**
+   * Those before them that are in the store again and have not been acted upon, where they are too many for one change.
+   * Absent: none.
+   */
+  readonly putBack?: readonly LostEvent[];
   /** Absent: the keyspaces file has it no more, and plans are left as they are. */
   readonly keyspace: Keyspace | undefined;
 }
 
 export interface ReconcileDraw {
   readonly now: Date;
-  /** As many as `keysNamed` answers, and one. */
+  /** As many as `keysNamed` answers for all these events, and one. */
   readonly eventIds: readonly string[];
 }
 
@@ -111,14 +129,24 @@ export function reconcile(state: OrganizationState, ask: Reconcile, draw: Reconc
   };
 }
 
+/**
+ * Puts the first of many lost events back, and does nothing else: what they took away is taken away with the last of
+ * them, by `reconcile`. Answers false, and changes nothing, where they do not follow what is stored.
+ */
+export function putBack({ organization }: OrganizationState, first: readonly LostEvent[]): Change<boolean> {
+  const lost = follow(organization, first);
+  if (!lost || lost.length === 0) return unchanged(lost !== undefined);
+  return { answer: true, widens: false, recovered: lost.map(({ event }) => event), put: [], events: [] };
+}
+
 /** What the lost events mean; undefined where they do not follow what is stored. */
 export function judgeLosses(
   { organization, listed }: OrganizationState,
-  { lost: given, keyspace }: Pick<Reconcile, 'lost' | 'keyspace'>,
+  { lost: given, putBack: before = [], keyspace }: Pick<Reconcile, 'lost' | 'putBack' | 'keyspace'>,
 ): Losses | undefined {
   const lost = follow(organization, given);
   if (!lost) return undefined;
-  const told = tell(lost);
+  const told = tell([...before, ...lost]);
   const stored = listed.flatMap((key) => {
     const story = told.keys.get(key.keyId);
     return story ? [{ key, story }] : [];
@@ -137,7 +165,12 @@ export function judgeLosses(
     wider: others.flatMap(narrowedBy),
     ...(suspended?.is && !organization.suspended && { suspension: suspended.by }),
     ...(changesPlan && { plan: { name: plan.is, by: plan.by } }),
-    gone: [...told.made].filter(([keyId]) => !known.has(keyId)).map(([keyId, made]) => ({ keyId, ...made })),
+    gone: [...told.made]
+      .filter(([keyId]) => !known.has(keyId))
+      .map(([keyId, made]) => {
+        const revocation = told.keys.get(keyId)?.revocation;
+        return { keyId, ...made, ...(revocation && { revocation }) };
+      }),
     leftOut: [
       ...others.flatMap(leftOutOf),
       ...(plan && !keyspace?.plans.has(plan.is) ? [{ what: 'plan' as const, by: plan.by }] : []),
@@ -168,7 +201,7 @@ interface Word<T> {
 
 /** How a key's facts were in the end, of those that the lost events tell of. */
 interface Story {
-  revocation?: { readonly reason: RevocationReason; readonly by: AuditEvent };
+  revocation?: Revocation;
   disabled?: Word<boolean>;
   expireTime?: Word<Date | null>;
   scopes?: Word<readonly string[]>;

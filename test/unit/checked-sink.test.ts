@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { openCheckedSink } from '../../src/audit/checked-sink.js';
-import { findLost } from '../../src/audit/find-lost.js';
+import { findLost, whereUnreadable } from '../../src/audit/find-lost.js';
 import type { EventStore } from '../../src/audit/read-store.js';
 import { type ReadableSink, SinkFault, type SinkReading } from '../../src/audit/sink.js';
 import { systemClock } from '../../src/keys/clock.js';
@@ -14,12 +14,20 @@ const one = { keyspace: 'shop', organizationId: 'one' };
 const two = { keyspace: 'shop', organizationId: 'two' };
 const [chain, other] = [makeChain(6, one), makeChain(3, two)];
 
+const junk = { ...(chain[0] ?? expect.fail('no event')), cloudEvent: 'junk' };
+
 describe('events that a store lacks', () => {
   test('are those of the sink beyond its end, each once, whatever is repeated or comes from elsewhere', async () => {
     const foreign = makeChain(2, one, 'urn:keyreeve:elsewhere');
     const held = [...chain.slice(0, 4), ...foreign, ...chain.slice(2), ...other, ...chain.slice(4)];
-    const { events, unreadable, organizations } = await lostOf(held, [...chain.slice(0, 3), ...other]);
-    expect({ events, unreadable }).toEqual({ events: held.length, unreadable: 0 });
+    const {
+      events,
+      foreign: passedOver,
+      unreadable,
+      organizations,
+    } = await lostOf(held, [...chain.slice(0, 3), ...other]);
+    expect({ events, foreign: passedOver }).toEqual({ events: held.length - 2, foreign: 2 });
+    expect(unreadable.count).toBe(0);
     expect(organizations).toMatchObject([{ organization: one, count: 3, head: { sequence: 3, hash: chain[2]?.hash } }]);
     expect(chain.slice(3)).toMatchObject(organizations[0]?.events.map(({ event }) => event) ?? []);
     expect(organizations[0]?.obstacle).toBeUndefined();
@@ -62,11 +70,29 @@ describe('events that a store lacks', () => {
     expect((await lostOf(held, stored)).organizations).toMatchObject([{ obstacle }]);
   });
 
-  test('are not taken from text that is no event or was altered', async () => {
-    const [, , , fourth] = chain;
+  test('are also those that were altered, and they are not put back', async () => {
+    const [, second, , fourth] = chain;
     const altered = edit(fourth ?? expect.fail('no event'), '"console"', '"eve"');
-    const { unreadable, organizations } = await lostOf([...chain.slice(0, 3), altered], chain.slice(0, 3));
-    expect({ unreadable, organizations }).toEqual({ unreadable: 1, organizations: [] });
+    const { events, organizations } = await lostOf([...chain.slice(0, 3), altered], chain.slice(0, 3));
+    const obstacle = 'event 4 was altered (line 4): its content does not have the hash that it states';
+    expect({ events, organizations }).toMatchObject({ events: 4, organizations: [{ count: 1, events: [], obstacle }] });
+    const spaced = edit(fourth ?? expect.fail('no event'), /^\{/, '{ ');
+    expect((await lostOf([...chain, spaced], chain)).organizations).toMatchObject([{ count: 1 }]);
+
+    // Altered in the store in the same way: `audit verify` says so, and nothing is lost.
+    const alike = edit(second ?? expect.fail('no event'), '"console"', '"eve"');
+    expect((await lostOf([alike], chain.with(1, alike))).organizations).toEqual([]);
+  });
+
+  test('are counted among the rest where nobody can tell whose event it was, or whether it was one', async () => {
+    const stranger = edit(makeChain(1, one, 'urn:keyreeve:elsewhere')[0] ?? expect.fail('no event'), 'console', 'eve');
+    const {
+      events,
+      foreign: passedOver,
+      unreadable,
+    } = await lostOf([...chain.slice(0, 2), junk, stranger, ...Array.from({ length: 10 }, () => junk)], chain);
+    expect({ events, foreign: passedOver, count: unreadable.count }).toEqual({ events: 2, foreign: 0, count: 12 });
+    expect(whereUnreadable(unreadable)).toMatch(/^line 3, line 4, .*, line 12 and 2 more$/);
   });
 });
 
@@ -95,6 +121,51 @@ describe('a sink that is checked', () => {
     );
     expect(parts.sink.closed).toBe(true);
     expect(await parts.store.outbox.positions('fake')).toEqual(new Map());
+  });
+
+  test('does not open where an event was altered, whoever else may write there', async () => {
+    for (const kind of ['file', 'topic'] as const) {
+      const altered = edit(chain[2] ?? expect.fail('no event'), '"console"', '"eve"');
+      const parts = makeParts([...chain.slice(0, 2), altered], chain.slice(0, 2), { kind });
+      await expect(openCheckedSink(parts)).rejects.toThrow('holds 1 event of 1 organization that the store lacks');
+    }
+  });
+
+  test('does not open where its own file holds what is no event, and says where', async () => {
+    const parts = makeParts([...chain, junk], chain, { kind: 'file' });
+    await expect(openCheckedSink(parts)).rejects.toThrow(
+      /\(fake\) was damaged .*: line 7 cannot be read.*restoring\.md/,
+    );
+    expect(await parts.store.outbox.positions('fake')).toEqual(new Map());
+  });
+
+  test('opens with a warning where a topic holds what is no event, since anybody may write there', async () => {
+    const parts = makeParts([...chain, junk], chain, { kind: 'topic' });
+    await openCheckedSink(parts);
+    expect(parts.lines.filter(({ level }) => level === 40)).toMatchObject([{ count: 1, positions: ['line 7'] }]);
+  });
+
+  test.each([
+    ['file', { bytes: 4 }, /audit file any more.*keyreeve audit verify --store.*--file .*--against store/],
+    ['topic', { offsets: 4 }, /audit topic any more.*keyreeve audit verify --store.*--topic .*--against store/],
+  ] as const)(
+    'opens with an error where a %s ends before what is remembered, and says it once',
+    async (kind, field, message) => {
+      const parts = makeParts(chain.slice(0, 2), chain, { kind });
+      await parts.store.outbox.remember([{ sink: 'fake', lane: 0, end: 6 }]);
+      await openCheckedSink(parts);
+      await openCheckedSink(parts);
+      const errors = parts.lines.filter(({ level }) => level === 50);
+      expect(errors).toMatchObject([{ ...field, lanes: [{ lane: 0, remembered: 6, end: 2 }] }]);
+      expect(errors[0]?.msg).toMatch(message);
+    },
+  );
+
+  test('that ends where it is remembered to end opens without a word', async () => {
+    const parts = makeParts(chain, chain);
+    await parts.store.outbox.remember([{ sink: 'fake', lane: 0, end: 6 }]);
+    await openCheckedSink(parts);
+    expect(parts.lines).toEqual([]);
   });
 
   test('that is away at the start takes nothing before it has been compared with the store', async () => {
@@ -139,10 +210,14 @@ function lostOf(held: readonly AuditEvent[], stored: readonly AuditEvent[]) {
   return findLost(from(held), eventStore(stored), { source: SOURCE, clock: systemClock });
 }
 
-function makeParts(held: readonly AuditEvent[], stored: readonly AuditEvent[], { away = false } = {}) {
+function makeParts(
+  held: readonly AuditEvent[],
+  stored: readonly AuditEvent[],
+  { away = false, kind = 'file' }: { away?: boolean; kind?: ReadableSink['kind'] } = {},
+) {
   const { log, lines } = captureLog();
   const store = { ...eventStore(stored), outbox: new MemoryOutbox() };
-  return { sink: new FakeSink(held, away), store, source: SOURCE, clock: systemClock, log, lines };
+  return { sink: new FakeSink(held, away, kind), store, source: SOURCE, clock: systemClock, log, lines };
 }
 
 function eventStore(stored: readonly AuditEvent[]): Pick<EventStore, 'listEvents'> {
@@ -168,6 +243,7 @@ class FakeSink implements ReadableSink {
   constructor(
     held: readonly AuditEvent[],
     public away: boolean,
+    readonly kind: ReadableSink['kind'],
   ) {
     this.held = [...held];
     this.answered = !away;
@@ -183,7 +259,8 @@ class FakeSink implements ReadableSink {
 
   readFrom(positions: ReadonlyMap<number, number>): Promise<SinkReading> {
     if (this.away) return Promise.reject(new SinkFault('unavailable', 'away'));
-    const unread = this.held.slice(positions.get(0) ?? 0);
+    const position = positions.get(0) ?? 0;
+    const unread = this.held.slice(position > this.held.length ? 0 : position);
     const entries = from(unread, () => (this.read += 1));
     return Promise.resolve({ entries, ends: new Map([[0, this.held.length]]), isEmpty: unread.length === 0 });
   }

@@ -101,6 +101,21 @@ test('events that follow another head than the store has change nothing', () => 
   }
 });
 
+test('a key that was made and revoked since is told of with its revocation, so that nobody imports it again', () => {
+  const unwanted = { ...create, name: 'b' };
+  const revoke: Step = { do: 'revoke', atMs: 0, requestId: undefined, which: { by: 'key_id', nth: 0, name: '' } };
+  const { original, earlier: store } = restore({
+    before: [create],
+    after: [unwanted, revoke, { ...create, name: 'c' }],
+  });
+  const gone = reconcileWith(store, original.events)?.gone;
+  expect(gone).toMatchObject([
+    { name: 'b', by: { sequence: 2 }, revocation: { by: { sequence: 3 } } },
+    { name: 'c', by: { sequence: 4 } },
+  ]);
+  expect(gone?.[1]).not.toHaveProperty('revocation');
+});
+
 test('a plan that the keyspaces file has no more is told of and left out', () => {
   const { original, earlier: store } = restore({ before: [create], after: [giving('large')] });
   const losses = reconcileWith(store, original.events, aKeyspace());

@@ -1,19 +1,16 @@
 import { join } from 'node:path';
 
 import { AUDIT_FILE } from '../../audit/file-sink.js';
-import { findLost, type Lost } from '../../audit/find-lost.js';
+import { findLost, type Found, type Lost, whereUnreadable } from '../../audit/find-lost.js';
 import type { Entry } from '../../audit/verify-chain.js';
-import { type Config, loadConfig } from '../../config/load.js';
+import { loadConfig } from '../../config/load.js';
 import { formatProblem } from '../../config/problems.js';
 import type { Settings } from '../../config/settings.js';
 import { sourceOf } from '../../keys/chain.js';
-import { unchanged } from '../../keys/change.js';
-import { Deadline, systemClock } from '../../keys/clock.js';
-import { newEventId } from '../../keys/ids.js';
+import { systemClock } from '../../keys/clock.js';
 import type { Key } from '../../keys/key.js';
 import { organizationPath } from '../../keys/organization.js';
-import { judgeLosses, keysNamed, type LeftOut, type Losses, reconcile } from '../../keys/reconcile.js';
-import { isRefusal } from '../../keys/refusal.js';
+import type { GoneKey, LeftOut, Losses } from '../../keys/reconcile.js';
 import type { Store } from '../../store/port.js';
 import { type ExitCode, exitCodes } from '../exit-codes.js';
 import { UsageFault } from '../faults.js';
@@ -22,6 +19,7 @@ import { print, type Terminal } from '../terminal.js';
 import { fileEntries, topicEntries } from './audit-entries.js';
 import { openStore } from './open-store.js';
 import { Progress } from './progress.js';
+import { type Outcome, settle } from './reconcile-organization.js';
 
 export interface ReconcileOptions {
   readonly file?: readonly string[];
@@ -29,18 +27,6 @@ export interface ReconcileOptions {
   readonly apply?: boolean;
   readonly json?: boolean;
 }
-
-/** Of one organization: what its store lacks, and what became of it. */
-interface Outcome {
-  readonly lost: Lost;
-  /** Absent where an obstacle stands in the way. */
-  readonly losses?: Losses;
-  /** For people, to stand behind a colon. */
-  readonly obstacle?: string;
-}
-
-/** One organization's events are put back at once, however many they are. */
-const CHANGE_MS = 120_000;
 
 /** @throws CommandFault where something cannot be read, or a StoreFault */
 export async function reconcileStore(options: ReconcileOptions, terminal: Terminal): Promise<ExitCode> {
@@ -50,11 +36,17 @@ export async function reconcileStore(options: ReconcileOptions, terminal: Termin
   await using store = await openStore(config.settings);
   const found = await find(read(options, config.settings), store, config.settings, terminal);
   const outcomes: Outcome[] = [];
-  for (const lost of found.organizations) outcomes.push(await settle(lost, store, config, apply));
-  const report = { read: found.events, unreadable: found.unreadable, outcomes, apply };
+  const settling = { keyspaces: config.keyspaces, apply, clock: systemClock };
+  for (const lost of found.organizations) outcomes.push(await settle(lost, store, settling));
+  const report = { found, outcomes, apply };
   await print(terminal, options.json ? toJson(report) : describe(report));
   const missing = apply ? outcomes.filter(({ losses }) => !losses) : outcomes;
-  return missing.length === 0 ? exitCodes.ok : exitCodes.no;
+  return missing.length === 0 && wasCompared(found) ? exitCodes.ok : exitCodes.no;
+}
+
+/** Whether all that could be an event of this installation was one, and there was one where there were others. */
+function wasCompared({ events, foreign, unreadable }: Found): boolean {
+  return unreadable.count === 0 && (events > 0 || foreign === 0);
 }
 
 async function find(entries: AsyncIterable<Entry>, store: Store, { installation }: Settings, terminal: Terminal) {
@@ -74,36 +66,24 @@ async function* read({ file, topic }: ReconcileOptions, { auditSink }: Settings)
   }
 }
 
-async function settle(lost: Lost, store: Store, { keyspaces }: Config, apply: boolean): Promise<Outcome> {
-  const { organization, events, obstacle } = lost;
-  if (obstacle !== undefined) return { lost, obstacle };
-  const keyIds = keysNamed(events);
-  const ask = { organization, lost: events, keyspace: keyspaces.get(organization.keyspace) };
-  const draw = { now: systemClock.now(), eventIds: [...keyIds, ''].map(newEventId) };
-  const losses = await store.change(
-    { organization, keyIds },
-    (state) => (apply ? reconcile(state, ask, draw) : unchanged(judgeLosses(state, ask))),
-    Deadline.after(CHANGE_MS, systemClock),
-  );
-  if (isRefusal(losses)) throw new Error(`reconciling was refused: ${losses.refused}`);
-  return losses ? { lost, losses } : { lost, obstacle: 'the store has changed meanwhile; run this again' };
-}
-
 interface Report {
-  readonly read: number;
-  readonly unreadable: number;
+  readonly found: Found;
   readonly outcomes: readonly Outcome[];
   readonly apply: boolean;
 }
 
-function describe({ read, unreadable, outcomes, apply }: Report): string {
-  const events = outcomes.reduce((sum, { lost }) => sum + lost.count, 0);
+function describe({ found, outcomes, apply }: Report): string {
+  const { foreign, unreadable } = found;
   const settled = outcomes.filter(({ losses }) => losses).length;
   return [
-    events === 0
-      ? `${count(read, 'event')} read: the store has them all.`
-      : `${count(read, 'event')} read: the store ${apply ? 'lacked' : 'lacks'} ${count(events, 'event')} of ${count(outcomes.length, 'organization')}.`,
-    ...(unreadable > 0 ? [`${count(unreadable, 'entry', 'entries')} passed over: no event, or altered.`] : []),
+    `${count(found.events, 'event')} read: ${describeFound(found, apply)}.`,
+    ...(unreadable.count > 0
+      ? [
+          `${count(unreadable.count, 'entry', 'entries')} could not be read (${whereUnreadable(unreadable)}): no event, or ` +
+            'a damaged one that the store may lack; docs/restoring.md says what to do.',
+        ]
+      : []),
+    ...(foreign > 0 ? [`${count(foreign, 'event')} of other installations passed over.`] : []),
     ...outcomes.flatMap(describeOutcome),
     ...(settled > 0
       ? [apply ? `Put right: ${count(settled, 'organization')}.` : 'Nothing was changed: --apply does.']
@@ -112,6 +92,15 @@ function describe({ read, unreadable, outcomes, apply }: Report): string {
       ? [`Left as they are: ${count(outcomes.length - settled, 'organization')}; docs/restoring.md says what to do.`]
       : []),
   ].join('\n');
+}
+
+function describeFound({ events, unreadable, organizations }: Found, apply: boolean): string {
+  const missing = organizations.reduce((sum, lost) => sum + lost.count, 0);
+  if (missing > 0) {
+    return `the store ${apply ? 'lacked' : 'lacks'} ${count(missing, 'event')} of ${count(organizations.length, 'organization')}`;
+  }
+  if (events === 0) return 'nothing was compared with the store';
+  return unreadable.count > 0 ? 'the store has these' : 'the store has them all';
 }
 
 /** Lines of one kind; the rest is in the JSON. */
@@ -125,12 +114,20 @@ function describeOutcome({ lost, losses, obstacle }: Outcome): string[] {
     losses.wider.map(({ key, narrowed, by }) => `${whatNarrows(narrowed)}: ${nameOf(key)}, by event ${by.sequence}`),
     losses.suspension ? [`suspended, by event ${losses.suspension.sequence}`] : [],
     losses.plan ? [`given the plan ${losses.plan.name}, by event ${losses.plan.by.sequence}`] : [],
-    losses.gone.map((key) => `gone for good: ${nameOf(key)}, made by event ${key.by.sequence}; it is denied`),
+    losses.gone.filter(({ revocation }) => revocation).map(describeGone),
+    losses.gone.filter(({ revocation }) => !revocation).map(describeGone),
     losses.leftOut.map(({ key, what, by }) => {
       return `not done again: ${LEFT_OUT[what]}${key ? ` of ${nameOf(key)}` : ''}, event ${by.sequence}`;
     }),
   ];
   return [`${path}: ${whichEvents(lost)}`, ...kinds.flatMap(shortened).map((line) => `  ${line}`)].map(printable);
+}
+
+function describeGone(key: GoneKey): string {
+  const made = `${nameOf(key)}, made by event ${key.by.sequence}`;
+  return key.revocation
+    ? `gone for good, and revoked by event ${key.revocation.by.sequence}: do not import it again: ${made}`
+    : `gone for good: ${made}; it is denied`;
 }
 
 function shortened(lines: readonly string[]): string[] {
@@ -165,15 +162,17 @@ function nameOf({ keyId, name, display }: Pick<Key, 'keyId' | 'name' | 'display'
   return `${keyId} (${JSON.stringify(name)}, ${display})`;
 }
 
-function toJson({ read, unreadable, outcomes, apply }: Report): string {
+function toJson({ found: { events, foreign, unreadable }, outcomes, apply }: Report): string {
   const toKey = ({ keyId, name, display }: Pick<Key, 'keyId' | 'name' | 'display'>) => ({
     key_id: keyId,
     name,
     display,
   });
   return printableJson({
-    events: read,
-    unreadable,
+    events,
+    foreign,
+    unreadable: unreadable.count,
+    unreadable_at: unreadable.positions,
     applied: apply,
     organizations: outcomes.map(({ lost, losses, obstacle }) => ({
       organization: organizationPath(lost.organization),
@@ -191,7 +190,11 @@ function toJson({ read, unreadable, outcomes, apply }: Report): string {
         })),
         suspended: losses.suspension ? { event: losses.suspension.eventId } : null,
         plan: losses.plan ? { name: losses.plan.name, event: losses.plan.by.eventId } : null,
-        gone: losses.gone.map((key) => ({ ...toKey(key), event: key.by.eventId })),
+        gone: losses.gone.map((key) => ({
+          ...toKey(key),
+          event: key.by.eventId,
+          revoked: key.revocation ? { reason: key.revocation.reason, event: key.revocation.by.eventId } : null,
+        })),
         left_out: losses.leftOut.map(({ key, what, by }) => ({ what, key_id: key?.keyId ?? null, event: by.eventId })),
       }),
     })),

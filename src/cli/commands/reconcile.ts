@@ -12,7 +12,7 @@ export function addReconcile(program: Command, terminal: Terminal, end: (code: E
     .summary('after a backup was put back: find what the store lost, and revoke again what was revoked')
     .description(
       'Compares the store with the audit topic or file: exit code 1 if events are missing from the store, as after a ' +
-        'backup was put back. With --apply they are put back into it, and keys that were revoked, switched off, ended ' +
+        'backup was put back, or if something that may be one cannot be read. With --apply they are put back into it, and keys that were revoked, switched off, ended ' +
         'or narrowed since then are so again; nothing is given back. Both are those of the ' +
         "service's own settings: KEYREEVE_KAFKA_BROKERS, KEYREEVE_DATA_DIR, … Stop the service first.",
     )
