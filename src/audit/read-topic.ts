@@ -16,6 +16,8 @@ const STALL_MS = 30_000;
 /** The first group of a cluster, or one whose coordinator has just moved, has to wait for it. */
 const GROUP_RETRIES = 30;
 const BEGIN_MS = 30_000;
+/** A consumer whose group fell apart while it began is replaced by another one. */
+const BEGINNINGS_MAX = 5;
 const LEAVE_MS = 5000;
 /** How long a broker holds back an empty answer, and so how long leaving takes. */
 const FETCH_WAIT_MS = 200;
@@ -67,13 +69,33 @@ export async function* readRanges(
   ranges: ReadonlyMap<number, Range>,
   log: Logger,
 ): AsyncGenerator<Entry> {
+  if ([...ranges.values()].every(({ next, end }) => next >= end)) return;
+  for (let beginning = 1; ; beginning += 1) {
+    try {
+      yield* readOnce(settings, ranges, log);
+      return;
+    } catch (error) {
+      if (!(error instanceof NotBegun) || beginning === BEGINNINGS_MAX) throw error;
+      log.debug({ err: error, beginning }, 'audit topic: the reading begins anew');
+    }
+  }
+}
+
+/** Nothing was read yet: kafkajs lost the group between joining it and being told where to begin. */
+class NotBegun extends Error {
+  override readonly name = 'NotBegun';
+}
+
+async function* readOnce(
+  settings: TopicSettings,
+  ranges: ReadonlyMap<number, Range>,
+  log: Logger,
+): AsyncGenerator<Entry> {
   const { topic } = settings;
   const unread = new Map(
     [...ranges].filter(([, { next, end }]) => next < end).map(([at, range]) => [at, { ...range }]),
   );
   const total = [...unread.values()].reduce((sum, { next, end }) => sum + Number(end - next), 0);
-  if (total === 0) return;
-
   const groupId = `keyreeve-audit-verify-${randomUUID()}`;
   const client = createKafkaClient(settings, log, { retries: GROUP_RETRIES });
   const batches = new Handover<Batch>();
@@ -89,8 +111,12 @@ export async function* readRanges(
   try {
     await within(BEGIN_MS, begin(consumer, topic, batches));
     // One that begins anew, or that has fetched before this, reads more than is wanted, which is passed over.
-    for (const [partition, { next, end }] of ranges) {
-      consumer.seek({ topic, partition, offset: String(next < end ? next : end) });
+    try {
+      for (const [partition, { next, end }] of ranges) {
+        consumer.seek({ topic, partition, offset: String(next < end ? next : end) });
+      }
+    } catch (error) {
+      throw new NotBegun(`the topic ${topic} cannot be read: the consumer's group fell apart`, { cause: error });
     }
     while (unread.size > 0) {
       const { partition, messages, lastOffset } = await within(STALL_MS, batches.take());

@@ -1,0 +1,79 @@
+/** What kafkajs does in the middle of a broker's fault, which no broker does when it is told to. */
+import type { Consumer, ConsumerRunConfig } from 'kafkajs';
+import { beforeEach, expect, test, vi } from 'vitest';
+
+import { readRanges } from '../../src/audit/read-topic.js';
+import { silentLog } from '../support/audit.js';
+
+const kafka = { consumers: 0, closed: 0, failures: 0 };
+
+vi.mock('../../src/audit/kafka-client.js', () => ({
+  createKafkaClient: () => ({
+    kafka: { consumer: () => aConsumer(), admin: () => ({ connect: settled, deleteGroups: settled }) },
+    close: () => {
+      kafka.closed += 1;
+      return Promise.resolve();
+    },
+    drop: settled,
+  }),
+}));
+
+beforeEach(() => {
+  Object.assign(kafka, { consumers: 0, closed: 0, failures: 0 });
+});
+
+const settings = { brokers: ['127.0.0.1:1'], topic: 'events' };
+const ranges = new Map([[0, { next: 0n, end: 2n }]]);
+
+test('a reading whose consumer loses its group as it begins is begun anew, and reads everything once', async () => {
+  kafka.failures = 2;
+  expect(await textsOf()).toEqual(['message 0', 'message 1']);
+  expect(kafka.consumers).toBe(3);
+  // Each with the group that it leaves behind.
+  expect(kafka.closed).toBe(6);
+});
+
+test('a reading that never begins ends with the reason', async () => {
+  kafka.failures = Infinity;
+  await expect(textsOf()).rejects.toThrow("cannot be read: the consumer's group fell apart");
+  expect(kafka.consumers).toBe(5);
+});
+
+async function textsOf(): Promise<string[]> {
+  const texts = [];
+  for await (const { text } of readRanges(settings, ranges, silentLog)) texts.push(text);
+  return texts;
+}
+
+function settled(): Promise<void> {
+  return Promise.resolve();
+}
+
+/** Gives the topic's two messages, unless it has lost its group. */
+function aConsumer(): Pick<Consumer, 'connect' | 'subscribe' | 'run' | 'seek' | 'disconnect'> & {
+  on(): void;
+  events: object;
+} {
+  kafka.consumers += 1;
+  const isBroken = kafka.consumers <= kafka.failures;
+  return {
+    on: () => undefined,
+    events: {},
+    connect: settled,
+    subscribe: settled,
+    disconnect: settled,
+    run: ({ eachBatch } = {}) => {
+      if (!isBroken) void eachBatch?.({ batch } as Parameters<NonNullable<ConsumerRunConfig['eachBatch']>>[0]);
+      return Promise.resolve();
+    },
+    seek: () => {
+      if (isBroken) throw new Error('Consumer group was not initialized, consumer#run must be called first');
+    },
+  };
+}
+
+const batch = {
+  partition: 0,
+  messages: [0, 1].map((at) => ({ offset: String(at), key: null, value: Buffer.from(`message ${at}`) })),
+  lastOffset: () => '1',
+};
