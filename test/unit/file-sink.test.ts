@@ -162,6 +162,21 @@ test('a disk that is full leaves no half line, and the file goes on when there i
   expect(await verify()).toMatchObject({ events: 6, repeats: 0, faultCount: 0 });
 });
 
+test('a line that is read from a position is told by where in the file it begins, and otherwise by its number', async () => {
+  await using sink = await openFileSink(path, silentLog);
+  await sink.publish(0, events.slice(0, 2), 1000);
+  const end = await sink.publish(0, events.slice(2, 3), 1000);
+  await sink.publish(0, events.slice(3, 5), 1000);
+  const positionsFrom = async (position: number) => {
+    const found = [];
+    for await (const entry of (await sink.readFrom(new Map([[0, position]]))).entries) found.push(entry);
+    return found.map((entry) => entry.position);
+  };
+  const starts = [2, 3, 4].map((count) => Buffer.byteLength(linesOf(events.slice(0, count))));
+  expect(await positionsFrom(end)).toEqual(starts.map((start) => `the line at byte ${start}`));
+  expect(await positionsFrom(0)).toEqual(['line 1', 'line 2', 'line 3', 'line 4', 'line 5']);
+});
+
 const textsOf = (some: readonly AuditEvent[]) => some.map(({ cloudEvent }) => cloudEvent);
 
 async function read(sink: ReadableSink, position?: number): Promise<{ texts: string[]; end: number | undefined }> {
