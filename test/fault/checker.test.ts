@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 
 import type { Entry } from '../../src/audit/verify-chain.js';
 import { canonicalJson, type CloudEvent, hashOf } from '../../src/keys/chain.js';
-import type { Operation } from '../support/history.js';
+import type { Operation, UpdateKey } from '../support/history.js';
 import { check, type Evidence, type StoredKey, type ViolationKind, VIOLATIONS } from './checker.js';
 
 const ORGANIZATION = 'hygiara/acme';
@@ -90,6 +90,28 @@ test('what a client was not told of counts as possible, be it done or not', asyn
   expect((await check(toEvidence(world))).violations).toEqual([]);
 });
 
+test('what may be off may be denied and may be VALID, until one of them is certain', async () => {
+  const world = soundWorld();
+  world.history.push(
+    { ...switchKey(12, 3, true), outcome: unknown('UNAVAILABLE') },
+    verify(13, 3, 2, 'VALID'),
+    verify(14, 3, 2, 'DISABLED'),
+    { ...switchKey(15, 3, true), request: 'switch-12' },
+    verify(16, 3, 2, 'DISABLED'),
+    // While it is asked for, either answer is right.
+    { ...verify(17.1, 3, 2, 'DISABLED'), endMs: 17.2 },
+    { ...verify(17.3, 3, 2, 'VALID'), endMs: 17.4 },
+    switchKey(17, 3, false),
+    verify(18, 3, 2, 'VALID'),
+    switchOrganization(19, true),
+    verify(20, 3, 2, 'ORGANIZATION_SUSPENDED'),
+    { ...create(21, 'r21', 'n'), outcome: { kind: 'refused', reason: 'ORGANIZATION_SUSPENDED' } },
+    switchOrganization(22, false),
+    verify(23, 3, 2, 'VALID'),
+  );
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+});
+
 const cases: { kind: ViolationKind; what: string; break: (world: World) => void }[] = [
   {
     kind: 'lost-key',
@@ -105,6 +127,32 @@ const cases: { kind: ViolationKind; what: string; break: (world: World) => void 
     kind: 'valid-after-revoke',
     what: 'a verification that began after the revocation was answered is VALID',
     break: (world) => void world.history.push(verify(12, 1, 0, 'VALID')),
+  },
+  {
+    kind: 'valid-while-off',
+    what: 'a verification that began after the disabling was answered is VALID',
+    break: (world) => void world.history.push(switchKey(12, 3, true), verify(13, 3, 2, 'VALID')),
+  },
+  {
+    kind: 'valid-while-off',
+    what: 'a key of a suspended organization is VALID',
+    break: (world) => void world.history.push(switchOrganization(12, true), verify(13, 3, 2, 'VALID')),
+  },
+  {
+    kind: 'valid-while-off',
+    what: 'a key that was disabled verifies at the end',
+    break(world) {
+      world.history.push(switchKey(12, 3, true));
+      world.decisions.set(2, 'VALID');
+    },
+  },
+  {
+    kind: 'not-valid',
+    what: 'a key that was enabled again is disabled at the end',
+    break(world) {
+      world.history.push(switchKey(12, 3, true), switchKey(13, 3, false));
+      world.decisions.set(2, 'DISABLED');
+    },
   },
   {
     kind: 'revocation-lost',
@@ -176,6 +224,17 @@ const cases: { kind: ViolationKind; what: string; break: (world: World) => void 
     break: (world) => void world.history.splice(3, 1, verify(4, 1, 0, 'REVOKED')),
   },
   {
+    kind: 'wrong-denial',
+    what: 'a key was denied as disabled before anybody had asked for it',
+    break: (world) => void world.history.push(verify(12, 3, 2, 'DISABLED'), switchKey(13, 3, true)),
+  },
+  {
+    kind: 'wrong-denial',
+    what: 'a key was denied as disabled that had been enabled again',
+    break: (world) =>
+      void world.history.push(switchKey(12, 3, true), switchKey(13, 3, false), verify(14, 3, 2, 'DISABLED')),
+  },
+  {
     kind: 'wrong-refusal',
     what: 'a revocation was refused because the key could not be read',
     break: (world) =>
@@ -213,6 +272,20 @@ const cases: { kind: ViolationKind; what: string; break: (world: World) => void 
     kind: 'event-missing',
     what: 'a change made no event',
     break: (world) => void world.events.splice(2, 1),
+  },
+  {
+    kind: 'event-missing',
+    what: 'a key is disabled of which no event says so',
+    break: (world) => (world.keys[2] = stored(3, 'two', { rotatedFrom: key(2), state: 'DISABLED' })),
+  },
+  {
+    kind: 'event-twice',
+    what: 'an update made two events',
+    break: (world) =>
+      void world.events.push(
+        event('key.updated', 3, { request_id: 'r8' }),
+        event('key.updated', 3, { request_id: 'r8' }),
+      ),
   },
   {
     kind: 'event-twice',
@@ -324,6 +397,22 @@ function create(n: number, request: string, name: string, answer?: object): Oper
 function revokeUnknown(n: number, keyNumber: number): Operation {
   const outcome = unknown('UNAVAILABLE');
   return { ...timed(n), op: 'revoke', organization: ORGANIZATION, request: `x${n}`, keyId: key(keyNumber), outcome };
+}
+
+function switchKey(n: number, keyNumber: number, off: boolean): UpdateKey {
+  const asked = {
+    op: 'update-key',
+    organization: ORGANIZATION,
+    request: `switch-${n}`,
+    keyId: key(keyNumber),
+    off,
+  } as const;
+  return { ...timed(n), ...asked, outcome: complete() };
+}
+
+function switchOrganization(n: number, off: boolean): Operation {
+  const asked = { op: 'update-organization', organization: ORGANIZATION, request: `switch-${n}`, off } as const;
+  return { ...timed(n), ...asked, outcome: complete() };
 }
 
 function verify(n: number, keyNumber: number, credential: number, decision: string) {

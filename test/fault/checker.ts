@@ -6,12 +6,14 @@
 import { createHash } from 'node:crypto';
 
 import { type Entry, type FaultKind, verifyChain } from '../../src/audit/verify-chain.js';
-import type { Create, Operation, Revoke, Rotate, Verify } from '../support/history.js';
+import type { Create, Mutation, Operation, Revoke, Rotate, Verify } from '../support/history.js';
 
 export const VIOLATIONS = {
   'lost-key': 'a key that was acknowledged is not stored',
   'not-valid': 'a credential that was given out, and whose key nobody ended, does not verify at the end',
   'valid-after-revoke': 'a verification that began after the acknowledgement of an end was VALID',
+  'valid-while-off':
+    'a verification that began after the acknowledgement of a disabling or suspension, and before anybody asked to undo it, was VALID',
   'revocation-lost': 'a key whose end was acknowledged is not revoked at the end',
   'limit-exceeded': 'an organization had more keys than its limit',
   'second-key': 'one request made two keys',
@@ -88,6 +90,7 @@ export async function check(evidence: Evidence): Promise<Findings> {
   const violations = [
     ...checkKeys(evidence),
     ...checkEnds(evidence),
+    ...checkSwitches(evidence),
     ...checkRequests(evidence),
     ...checkAnswers(evidence),
     ...checkLimits(evidence),
@@ -133,7 +136,103 @@ function issuesOf(history: readonly Operation[]) {
   );
 }
 
+/** A request to switch a key or an organization off or on, with its repeats. */
+interface Switch {
+  readonly off: boolean;
+  readonly startMs: number;
+  /** By then it had happened; infinite where that is not known. */
+  readonly endMs: number;
+  readonly name: string;
+}
+
+/** By the key, or by the organization. */
+function switchesOf(history: readonly Operation[]): Map<string, Switch[]> {
+  const asked = history.flatMap((operation) =>
+    (operation.op === 'update-key' || operation.op === 'update-organization') && operation.outcome.kind !== 'refused'
+      ? [{ operation, subject: operation.op === 'update-key' ? operation.keyId : operation.organization }]
+      : [],
+  );
+  const requests = groupBy(asked, ({ operation, subject }) => `${subject} ${operation.request}`);
+  const switches = [...requests.values()].flatMap((repeats) => {
+    const [first] = repeats;
+    if (!first) return [];
+    const done = repeats.filter(({ operation: { outcome } }) => outcome.kind === 'acknowledged' && outcome.complete);
+    return [
+      {
+        subject: first.subject,
+        off: first.operation.off,
+        startMs: Math.min(...repeats.map(({ operation }) => operation.startMs)),
+        endMs: Math.min(...done.map(({ operation }) => operation.endMs)),
+        name: name(first.operation),
+      },
+    ];
+  });
+  return groupBy(switches, ({ subject }) => subject);
+}
+
+interface Span {
+  readonly startMs: number;
+  readonly endMs: number;
+}
+
+/** Behind everything. */
+const AT_THE_END: Span = { startMs: Number.POSITIVE_INFINITY, endMs: Number.POSITIVE_INFINITY };
+
+/** What has switched it off for all of the span: nobody can have undone it. */
+function whatKeptOff(switches: readonly Switch[], { startMs, endMs }: Span): Switch | undefined {
+  return switches.find(
+    (one) =>
+      one.off &&
+      one.endMs < startMs &&
+      switches.every((other) => other.off || other.endMs < one.startMs || other.startMs > endMs),
+  );
+}
+
+/** Whether it can have been off at a moment of the span. */
+function mayBeOff(switches: readonly Switch[], { startMs, endMs }: Span): boolean {
+  return switches.some(
+    (one) =>
+      one.off &&
+      one.startMs < endMs &&
+      !switches.some((other) => !other.off && one.endMs < other.startMs && other.endMs < startMs),
+  );
+}
+
+/** What a denial says was off, and who can have switched it. */
+function isSwitchedOff(
+  decision: string | undefined,
+  key: readonly Switch[],
+  all: readonly Switch[],
+  at: Span,
+): boolean {
+  return (decision === 'DISABLED' && mayBeOff(key, at)) || (decision === 'ORGANIZATION_SUSPENDED' && mayBeOff(all, at));
+}
+
+function organizationsOf(history: readonly Operation[]): Map<string, string> {
+  return new Map(issuesOf(history).map(({ keyId, operation }) => [keyId, operation.organization]));
+}
+
+function* checkSwitches({ history, stored }: Evidence): Generator<Violation> {
+  const switches = switchesOf(history);
+  const organizations = organizationsOf(history);
+  const keptOff = (keyId: string, at: Span) =>
+    [keyId, organizations.get(keyId) ?? '']
+      .map((subject) => whatKeptOff(switches.get(subject) ?? [], at))
+      .find((one) => one !== undefined);
+  for (const operation of history) {
+    if (operation.op !== 'verify' || decisionOf(operation) !== 'VALID') continue;
+    const by = keptOff(operation.keyId, operation);
+    if (by) yield { kind: 'valid-while-off', message: `${name(operation)} for ${operation.keyId} after ${by.name}` };
+  }
+  for (const { keyId, credential } of issuesOf(history)) {
+    if (credential === undefined || stored.decisions.get(credential) !== 'VALID') continue;
+    const by = keptOff(keyId, AT_THE_END);
+    if (by) yield { kind: 'valid-while-off', message: `${keyId} at the end, after ${by.name}` };
+  }
+}
+
 function* checkKeys({ history, stored }: Evidence): Generator<Violation> {
+  const switches = switchesOf(history);
   const keyIds = new Set(stored.keys.map(({ keyId }) => keyId));
   const endings = endingsOf(history);
   const told = new Set<string>();
@@ -145,6 +244,8 @@ function* checkKeys({ history, stored }: Evidence): Generator<Violation> {
     if (credential === undefined || endings.has(keyId)) continue;
     const decision = stored.decisions.get(credential);
     if (decision === 'VALID' || decision === 'RATE_LIMITED') continue;
+    const all = switches.get(operation.organization) ?? [];
+    if (isSwitchedOff(decision, switches.get(keyId) ?? [], all, AT_THE_END)) continue;
     yield { kind: 'not-valid', message: `${keyId}, which ${name(operation)} answered, is ${decision ?? 'not judged'}` };
   }
 }
@@ -207,13 +308,25 @@ function* checkRequests({ history, stored, published }: Evidence): Generator<Vio
   }
 }
 
-function bodyOf(operation: Create | Revoke | Rotate): string {
-  return operation.op === 'create' ? operation.name : operation.keyId;
+function bodyOf(operation: Mutation): string {
+  switch (operation.op) {
+    case 'create':
+      return operation.name;
+    case 'revoke':
+    case 'rotate':
+      return operation.keyId;
+    case 'update-key':
+      return `${operation.keyId} ${operation.off ? 'off' : 'on'}`;
+    case 'update-organization':
+      return operation.off ? 'off' : 'on';
+  }
 }
 
 /** Denials and refusals that an outage, and not a change, must have caused. */
 function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generator<Violation> {
   const endings = endingsOf(history);
+  const switches = switchesOf(history);
+  const organizations = organizationsOf(history);
   const untold = [...defects];
   const mayHaveEnded = (keyId: string, beforeMs: number) =>
     endings.get(keyId)?.some(({ startMs }) => startMs < beforeMs) ?? false;
@@ -226,17 +339,21 @@ function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generato
       const decision = decisionOf(operation);
       if (decision === undefined || decision === 'VALID' || decision === 'RATE_LIMITED') continue;
       if (decision === 'REVOKED' && mayHaveEnded(operation.keyId, operation.endMs)) continue;
+      const all = switches.get(organizations.get(operation.keyId) ?? '') ?? [];
+      if (isSwitchedOff(decision, switches.get(operation.keyId) ?? [], all, operation)) continue;
       yield { kind: 'wrong-denial', message: `${name(operation)} for ${operation.keyId}: ${decision}` };
     } else if (outcome.kind === 'refused' && !isJustified(operation, outcome.reason)) {
       yield { kind: 'wrong-refusal', message: `${name(operation)}: ${outcome.reason}` };
     }
   }
 
-  function isJustified(operation: Create | Revoke | Rotate, reason: string): boolean {
+  function isJustified(operation: Mutation, reason: string): boolean {
     switch (reason) {
       case 'KEY_REVOKED':
       case 'KEY_SUPERSEDED':
-        return operation.op !== 'create' && mayHaveEnded(operation.keyId, operation.endMs);
+        return 'keyId' in operation && mayHaveEnded(operation.keyId, operation.endMs);
+      case 'ORGANIZATION_SUSPENDED':
+        return mayBeOff(switches.get(operation.organization) ?? [], operation);
       case 'REQUEST_ID_REUSED':
         return history.some(
           (other) =>
@@ -341,6 +458,7 @@ interface PublishedEvent {
   readonly data: {
     readonly request_id?: string;
     readonly key?: { readonly key_id: string };
+    readonly after?: { readonly state?: string };
     readonly previous_key?: { readonly key_id: string; readonly after?: { readonly state?: string } };
     readonly hash: string;
     readonly previous_hash: string;
@@ -408,6 +526,20 @@ function* checkEvents({ history, stored, published }: Evidence): Generator<Viola
     if (count > 1) yield { kind: 'event-twice', message: `${count} tell that ${keyId} was revoked` };
     const key = keys.get(keyId);
     if (key && key.state !== 'REVOKED') yield { kind: 'event-without-change', message: `${keyId} is ${key.state}` };
+  }
+  const told = new Map(
+    events.flatMap(({ data: { key, after } }) => (key && after?.state ? [[key.key_id, after.state]] : [])),
+  );
+  for (const { keyId, state } of keys.values()) {
+    const isOff = state === 'DISABLED';
+    if (state === 'REVOKED' || isOff === (told.get(keyId) === 'DISABLED')) continue;
+    yield { kind: 'event-missing', message: `none tells that ${keyId} was switched ${isOff ? 'off' : 'on'}` };
+  }
+  const updates = events.filter(({ type, data }) => type.endsWith('.updated') && data.request_id !== undefined);
+  for (const [request, count] of countBy(
+    updates.map(({ organization, data }) => `${organization} ${data.request_id}`),
+  )) {
+    if (count > 1) yield { kind: 'event-twice', message: `${count} tell of the update ${request}` };
   }
   // Also of what neither store nor topic remembers.
   for (const { operation, keyId } of issuesOf(history)) {

@@ -1,5 +1,5 @@
 /** Clients that record what they ask and are told. What breaks on the way is an outcome that they do not know. */
-import { Metadata, status } from '@grpc/grpc-js';
+import { credentials, Metadata, status } from '@grpc/grpc-js';
 
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import type { AuditServiceClient } from '../../src/gen/keyreeve/v1/audit_service.js';
@@ -16,9 +16,16 @@ import {
   type RevokeKeyResponse,
   RotateKeyRequest,
   type RotateKeyResponse,
+  UpdateKeyRequest,
+  type UpdateKeyResponse,
   VerifyKeyRequest,
   type VerifyKeyResponse,
 } from '../../src/gen/keyreeve/v1/key_service.js';
+import {
+  OrganizationServiceClient,
+  UpdateOrganizationRequest,
+  type UpdateOrganizationResponse,
+} from '../../src/gen/keyreeve/v1/organization_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
 import { call } from '../support/call.js';
 import { toTold } from '../support/grpc-server.js';
@@ -26,6 +33,8 @@ import type { Answers, History, Outcome } from '../support/history.js';
 import type { Stored, StoredKey } from './checker.js';
 
 export interface Replica {
+  /** `host:port`. */
+  readonly address: string;
   readonly keys: KeyServiceClient;
   readonly audit: AuditServiceClient;
 }
@@ -33,6 +42,8 @@ export interface Replica {
 const ACTOR = { type: ActorType.USER, id: 'ada', permissions: [] };
 const CALL_MS = 4000;
 const PAGE_SIZE = 500;
+// It is killed often, and back soon.
+const RECONNECT_SOON = { 'grpc.initial_reconnect_backoff_ms': 50, 'grpc.max_reconnect_backoff_ms': 200 };
 
 /** After these nothing was changed, unless the details say otherwise. */
 const REFUSALS = new Set<number>([
@@ -45,11 +56,14 @@ const REFUSALS = new Set<number>([
   status.UNAUTHENTICATED,
 ]);
 
-export class Clients {
+export class Clients implements Disposable {
   readonly replicas: readonly Replica[];
   readonly #history: History;
   /** In memory alone; the history names them by their index. */
   readonly #credentials: { readonly keyspace: string; readonly credential: Credential }[] = [];
+
+  /** By the replica's index. */
+  readonly #organizations = new Map<number, OrganizationServiceClient>();
 
   constructor(replicas: readonly Replica[], history: History) {
     this.replicas = replicas;
@@ -102,6 +116,53 @@ export class Clients {
         );
         const complete = enforcement?.complete ?? false;
         return { keyId: key?.keyId ?? '', ...this.#keep(organization, credential), replayed, complete };
+      }),
+    );
+  }
+
+  updateKey(
+    replica: number,
+    organization: string,
+    request: string,
+    { keyId, off }: { keyId: string; off: boolean },
+  ): Promise<Outcome<Answers['update-key']>> {
+    return this.#history.record({ op: 'update-key', organization, request, keyId, off }, replica, () =>
+      outcomeOf(async () => {
+        const ask = UpdateKeyRequest.fromPartial({
+          ...toRef(organization),
+          actor: ACTOR,
+          requestId: request,
+          selector: { selector: { $case: 'keyId' as const, value: keyId } },
+          key: { disabled: off },
+          updateMask: ['disabled'],
+        });
+        const { enforcement } = await call<UpdateKeyResponse>((done) =>
+          this.#keys(replica).updateKey(ask, new Metadata(), inTime(), done),
+        );
+        return { complete: enforcement?.complete ?? false };
+      }),
+    );
+  }
+
+  updateOrganization(
+    replica: number,
+    organization: string,
+    request: string,
+    off: boolean,
+  ): Promise<Outcome<Answers['update-organization']>> {
+    return this.#history.record({ op: 'update-organization', organization, request, off }, replica, () =>
+      outcomeOf(async () => {
+        const ask = UpdateOrganizationRequest.fromPartial({
+          ...toRef(organization),
+          actor: ACTOR,
+          requestId: request,
+          organization: { suspended: off },
+          updateMask: ['suspended'],
+        });
+        const { enforcement } = await call<UpdateOrganizationResponse>((done) =>
+          this.#organizationsOf(replica).updateOrganization(ask, new Metadata(), inTime(), done),
+        );
+        return { complete: enforcement?.complete ?? false };
       }),
     );
   }
@@ -188,6 +249,19 @@ export class Clients {
 
   #keys(replica: number): KeyServiceClient {
     return this.#replica(replica).keys;
+  }
+
+  #organizationsOf(replica: number): OrganizationServiceClient {
+    const made = this.#organizations.get(replica);
+    if (made) return made;
+    const { address } = this.#replica(replica);
+    const client = new OrganizationServiceClient(address, credentials.createInsecure(), RECONNECT_SOON);
+    this.#organizations.set(replica, client);
+    return client;
+  }
+
+  [Symbol.dispose](): void {
+    for (const client of this.#organizations.values()) client.close();
   }
 
   #replica(index: number): Replica {

@@ -9,7 +9,8 @@ export const KEY_LIMIT = 5;
 const OPEN = ['open/red', 'open/green', 'open/blue'];
 const LIMITED = 'limited/one';
 const RATED = 'rated/one';
-export const ORGANIZATIONS: readonly string[] = [...OPEN, LIMITED, RATED];
+const SUSPENDED = 'open/now-and-then';
+export const ORGANIZATIONS: readonly string[] = [...OPEN, LIMITED, RATED, SUSPENDED];
 export const KEY_LIMITS: ReadonlyMap<string, number> = new Map([[LIMITED, KEY_LIMIT]]);
 
 const PROVISIONERS = 4;
@@ -17,6 +18,7 @@ const LIMIT_PROVISIONERS = 2;
 const VERIFIERS = 2;
 const REST_MS = 10;
 const RETRY_MS = 100;
+const SUSPENDED_KEYS = 3;
 /** Old keys are judged at the end; while it runs a verifier looks at the newest. */
 const RECENT_KEYS = 200;
 
@@ -104,6 +106,20 @@ export function startLoad(clients: Clients, random: Random): Load {
     (await Promise.all(verifications)).forEach(seen);
     if (chance.next() < 0.2) seen(await clients.revoke(anyReplica(chance), organization, newRequest(), keyId));
   }
+  /** Off, and on again, with a look at each replica in between: what is late shows now or never. */
+  async function switchKey(chance: Random, key: KnownKey): Promise<void> {
+    const { organization, keyId, credential } = key;
+    for (const off of [true, false]) {
+      const request = newRequest();
+      const outcome = await insist(chance, (replica) =>
+        clients.updateKey(replica, organization, request, { keyId, off }),
+      );
+      if (outcome.kind !== 'acknowledged') return;
+      const verifications = clients.replicas.map((_, replica) => clients.verify(replica, keyId, credential));
+      (await Promise.all(verifications)).forEach(seen);
+    }
+    known.push(key);
+  }
   function take(chance: Random, of: (key: KnownKey) => boolean): KnownKey | undefined {
     const recent = known.map((key, at) => ({ key, at })).slice(-RECENT_KEYS);
     const candidates = recent.filter(({ key }) => of(key));
@@ -121,7 +137,8 @@ export function startLoad(clients: Clients, random: Random): Load {
     else {
       const key = take(chance, (one) => OPEN.includes(one.organization));
       if (!key) await create(chance, organization);
-      else if (dice < 0.8) await revoke(chance, key);
+      else if (dice < 0.7) await revoke(chance, key);
+      else if (dice < 0.85) await switchKey(chance, key);
       else await rotate(chance, key.organization, key.keyId);
     }
   }
@@ -131,6 +148,22 @@ export function startLoad(clients: Clients, random: Random): Load {
     const key = take(chance, (one) => one.organization === LIMITED);
     if (key) await revoke(chance, key);
     else await sleep(RETRY_MS);
+  }
+  async function suspendAndResume(chance: Random): Promise<void> {
+    const keys = known.filter(({ organization }) => organization === SUSPENDED);
+    if (keys.length < SUSPENDED_KEYS) {
+      await create(chance, SUSPENDED);
+      return;
+    }
+    for (const off of [true, false]) {
+      const request = newRequest();
+      const ask = (replica: number) => clients.updateOrganization(replica, SUSPENDED, request, off);
+      if ((await insist(chance, ask)).kind !== 'acknowledged') return;
+      const { keyId, credential } = chance.pick(keys);
+      const verifications = clients.replicas.map((_, replica) => clients.verify(replica, keyId, credential));
+      (await Promise.all(verifications)).forEach(seen);
+    }
+    await sleep(RETRY_MS);
   }
   async function verify(chance: Random): Promise<void> {
     const recent = known.slice(-RECENT_KEYS);
@@ -156,6 +189,7 @@ export function startLoad(clients: Clients, random: Random): Load {
     ...Array<typeof provision>(PROVISIONERS).fill(provision),
     ...Array<typeof provision>(LIMIT_PROVISIONERS).fill(provisionLimited),
     ...Array<typeof provision>(VERIFIERS).fill(verify),
+    suspendAndResume,
     verifyRated,
   ];
   const loops = steps.map((step) => loop(random.fork(), step));

@@ -97,7 +97,7 @@ async function drained(countUnpublished: () => Promise<number>): Promise<number>
 
 /** What was published, held against what was acknowledged, without keeping all of it. */
 async function compare(stack: ReplicatedStack, acknowledged: ReadonlySet<string>) {
-  const clients = new Clients(stack.replicas, new History());
+  using clients = new Clients(stack.replicas, new History());
   const heads = await clients.readHeads(ORGANIZATIONS.map((organization) => `${KEYSPACE}/${organization}`));
   const missing = new Set(acknowledged);
   async function* seen(entries: AsyncIterable<Entry>): AsyncGenerator<Entry> {

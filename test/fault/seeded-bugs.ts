@@ -238,7 +238,7 @@ async function askDeposed(program: Program): Promise<Findings> {
   const secondUri = '&serverMonitoringMode=poll&heartbeatFrequencyMS=300000&socketTimeoutMS=60000';
   await using stack = await startReplicatedStack({ program, secondUri });
   const history = new History();
-  const clients = new Clients(stack.replicas, history);
+  using clients = new Clients(stack.replicas, history);
   // It answers before it knows that it is deposed in most rounds, not in all.
   for (let round = 0; round < ROUNDS; round += 1) await askOldPrimary(stack, clients, round);
 

@@ -34,7 +34,7 @@ export interface TrialFindings extends Findings {
 export async function runTrial(stack: Stack, options: TrialOptions): Promise<TrialFindings> {
   const { random, onFault, historyPath } = options;
   const history = new History(historyPath);
-  const clients = new Clients(stack.replicas, history);
+  using clients = new Clients(stack.replicas, history);
   const load = startLoad(clients, random.fork());
   const faults = new Map<string, number>();
   let done = 0;

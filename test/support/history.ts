@@ -26,6 +26,21 @@ export type Asked =
   | { readonly op: 'revoke'; readonly organization: string; readonly request: string; readonly keyId: string }
   /** With overlap 0. */
   | { readonly op: 'rotate'; readonly organization: string; readonly request: string; readonly keyId: string }
+  /** Switches a key off or on. */
+  | {
+      readonly op: 'update-key';
+      readonly organization: string;
+      readonly request: string;
+      readonly keyId: string;
+      readonly off: boolean;
+    }
+  /** Suspends an organization or lets it go on. */
+  | {
+      readonly op: 'update-organization';
+      readonly organization: string;
+      readonly request: string;
+      readonly off: boolean;
+    }
   | { readonly op: 'verify'; readonly keyId: string; readonly credential: number };
 
 export interface Answers {
@@ -38,6 +53,8 @@ export interface Answers {
     readonly replayed: boolean;
     readonly complete: boolean;
   };
+  readonly 'update-key': { readonly complete: boolean };
+  readonly 'update-organization': { readonly complete: boolean };
   /** `resetMs`: when the rate window ends, by the service's wall clock. */
   readonly verify: {
     readonly decision: string;
@@ -51,8 +68,12 @@ type OperationOf<Op extends Asked['op']> = Op extends unknown
 export type Create = OperationOf<'create'>;
 export type Revoke = OperationOf<'revoke'>;
 export type Rotate = OperationOf<'rotate'>;
+export type UpdateKey = OperationOf<'update-key'>;
+export type UpdateOrganization = OperationOf<'update-organization'>;
 export type Verify = OperationOf<'verify'>;
-export type Operation = Create | Revoke | Rotate | Verify;
+/** What asks for a change. */
+export type Mutation = Create | Revoke | Rotate | UpdateKey | UpdateOrganization;
+export type Operation = Mutation | Verify;
 
 export class History {
   readonly operations: Operation[] = [];
