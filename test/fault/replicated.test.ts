@@ -3,7 +3,6 @@ import { randomInt } from 'node:crypto';
 import { expect, test } from 'vitest';
 
 import { describe } from './checker.js';
-import { FAIL_POINTS } from './fail-points.js';
 import { buildProgram } from './program.js';
 import { Random } from './random.js';
 import { named } from './seeded-bugs.js';
@@ -22,7 +21,9 @@ test(
     const faults = named(stack.faults, [
       'replica 0 killed',
       "MongoDB's primary killed",
-      ...FAIL_POINTS.map((point) => `dies ${point}`),
+      'dies before-answer',
+      'dies before-mark',
+      'dies while-leading',
       "MongoDB's primary paused until it is deposed, and woken up",
       "MongoDB's primary behind a network that swallows",
       "MongoDB's primary half-closed",

@@ -14,7 +14,7 @@ test.for(SEEDED_BUGS)('the bug can still be put into the source: $name', ({ repl
 
 /** The others take too long for every run, and the runs without a bug are those of the other files. */
 const TRIED = named(SEEDED_BUGS, [
-  'events are marked published before the sink has them',
+  'a batch is marked published though half of it failed',
   'the key limit is checked outside of the transaction',
   'a store that is away is answered as a key that is not there',
 ]);
