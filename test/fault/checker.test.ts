@@ -34,6 +34,7 @@ function soundWorld(): World {
         organization: ORGANIZATION,
         request: 'r4',
         keyId: key(2),
+        keepsOld: false,
         outcome: { ...complete(), keyId: key(3), credential: 2, replayed: false },
       },
       { ...verify(8, 3, 2, 'VALID'), outcome: rated('VALID', 1) },
@@ -88,6 +89,27 @@ test('what a client was not told of counts as possible, be it done or not', asyn
   world.keys[2] = stored(3, 'two', { rotatedFrom: key(2), state: 'REVOKED' });
   world.events.push(event('key.revoked', 3));
   expect((await check(toEvidence(world))).violations).toEqual([]);
+});
+
+test('a key that a rotation keeps goes on until its successor is rotated', async () => {
+  const world = soundWorld();
+  world.keyLimit = 9;
+  world.history.push(rotate(12, 3, 4, true), verify(13, 3, 2, 'VALID'));
+  world.keys[2] = stored(3, 'two', { rotatedFrom: key(2), supersededBy: key(4) });
+  world.keys.push(stored(4, 'two', { rotatedFrom: key(3) }));
+  world.events.push(rotated(4, 3, 'ACTIVE'));
+  world.decisions.set(2, 'VALID').set(12, 'VALID');
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+
+  world.history.push(rotate(15, 4, 5, true), verify(16, 3, 2, 'REVOKED'));
+  world.keys[2] = stored(3, 'two', { rotatedFrom: key(2), supersededBy: key(4), state: 'REVOKED' });
+  world.keys[3] = stored(4, 'two', { rotatedFrom: key(3), supersededBy: key(5) });
+  world.keys.push(stored(5, 'two', { rotatedFrom: key(4) }));
+  world.events.push(rotated(5, 4, 'ACTIVE'), event('key.revoked', 3));
+  world.decisions.set(2, 'REVOKED').set(15, 'VALID');
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+  world.history.push(verify(17, 3, 2, 'VALID'));
+  expect((await check(toEvidence(world))).violations.map(({ kind }) => kind)).toEqual(['valid-after-revoke']);
 });
 
 test('what may be off may be denied and may be VALID, until one of them is certain', async () => {
@@ -190,6 +212,21 @@ const cases: { kind: ViolationKind; what: string; break: (world: World) => void 
     kind: 'second-key',
     what: 'a repeat was answered with another key',
     break: (world) => void world.history.push(create(12, 'r1', 'one', { keyId: key(3), replayed: true })),
+  },
+  {
+    kind: 'second-key',
+    what: 'an import was answered with another key when it was repeated',
+    break: (world) => void world.history.push(importKey(12, 'r12', key(3)), importKey(13, 'r13', key(2))),
+  },
+  {
+    kind: 'lost-key',
+    what: 'an imported key is not stored',
+    break: (world) => void world.history.push(importKey(12, 'r12', key(9))),
+  },
+  {
+    kind: 'wrong-denial',
+    what: 'a key was denied as revoked that a rotation keeps',
+    break: (world) => void world.history.push(rotate(12, 3, 4, true), verify(13, 3, 2, 'REVOKED')),
   },
   {
     kind: 'second-key',
@@ -397,6 +434,28 @@ function create(n: number, request: string, name: string, answer?: object): Oper
 function revokeUnknown(n: number, keyNumber: number): Operation {
   const outcome = unknown('UNAVAILABLE');
   return { ...timed(n), op: 'revoke', organization: ORGANIZATION, request: `x${n}`, keyId: key(keyNumber), outcome };
+}
+
+function importKey(n: number, request: string, keyId: string): Operation {
+  const asked = { op: 'import', organization: ORGANIZATION, request, name: 'imported', credential: 9 } as const;
+  return { ...timed(n), ...asked, outcome: { kind: 'acknowledged', keyId, credential: 9, replayed: false } };
+}
+
+/** Its new credential has the number of the operation. */
+function rotate(n: number, from: number, to: number, keepsOld: boolean): Operation {
+  const asked = {
+    op: 'rotate',
+    organization: ORGANIZATION,
+    request: `rotate-${n}`,
+    keyId: key(from),
+    keepsOld,
+  } as const;
+  return { ...timed(n), ...asked, outcome: { ...complete(), keyId: key(to), credential: n, replayed: false } };
+}
+
+function rotated(to: number, from: number, state: string): CloudEvent {
+  const previous = { ...keyJson(from), before: { state: 'ACTIVE' }, after: { state } };
+  return event('key.rotated', to, { previous_key: previous });
 }
 
 function switchKey(n: number, keyNumber: number, off: boolean): UpdateKey {

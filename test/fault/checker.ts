@@ -114,23 +114,38 @@ export function describe({ violations }: Pick<Findings, 'violations'>): string {
 
 type Ending = Revoke | Rotate;
 
-/** What was asked that ends a key, if it happened: by the key. */
+/**
+ * What was asked that ends a key, if it happened: by the key. A rotation ends the key whose place it takes, unless it keeps
+ * it, and one that was kept when the place was taken before.
+ */
 function endingsOf(history: readonly Operation[]): Map<string, Ending[]> {
-  const endings = history.filter((one) => one.op === 'revoke' || one.op === 'rotate');
-  return groupBy(
-    endings.filter(({ outcome }) => outcome.kind !== 'refused'),
-    ({ keyId }) => keyId,
+  const kept = new Map(
+    history.flatMap((one) =>
+      one.op === 'rotate' && one.keepsOld && one.outcome.kind === 'acknowledged'
+        ? [[one.outcome.keyId, one.keyId]]
+        : [],
+    ),
   );
+  const endings = new Map<string, Ending[]>();
+  const add = (keyId: string, ending: Ending) => endings.set(keyId, [...(endings.get(keyId) ?? []), ending]);
+  for (const one of history) {
+    if ((one.op !== 'revoke' && one.op !== 'rotate') || one.outcome.kind === 'refused') continue;
+    if (one.op === 'revoke' || !one.keepsOld) add(one.keyId, one);
+    const older = one.op === 'rotate' ? kept.get(one.keyId) : undefined;
+    if (older !== undefined) add(older, one);
+  }
+  return endings;
 }
 
 function isComplete({ outcome }: Ending): boolean {
   return outcome.kind === 'acknowledged' && outcome.complete;
 }
 
-/** Operations that gave a key, and to which: creates and rotations that were acknowledged. */
+/** Operations that gave a key, and to which: creates, imports and rotations that were acknowledged. */
 function issuesOf(history: readonly Operation[]) {
   return history.flatMap((operation) =>
-    (operation.op === 'create' || operation.op === 'rotate') && operation.outcome.kind === 'acknowledged'
+    (operation.op === 'create' || operation.op === 'import' || operation.op === 'rotate') &&
+    operation.outcome.kind === 'acknowledged'
       ? [{ operation, keyId: operation.outcome.keyId, credential: operation.outcome.credential }]
       : [],
   );
@@ -294,7 +309,16 @@ function* checkRequests({ history, stored, published }: Evidence): Generator<Vio
     const keyIds = new Set(issues.map(({ keyId }) => keyId));
     if (keyIds.size > 1) yield { kind: 'second-key', message: `${request} answered ${[...keyIds].join(' and ')}` };
   }
-  // A name is asked for under one request id only.
+  const imports = issuing.flatMap(({ operation, keyId }) =>
+    operation.op === 'import'
+      ? [{ credential: `${operation.organization} credential ${operation.credential}`, keyId }]
+      : [],
+  );
+  for (const [credential, answers] of groupBy(imports, (one) => one.credential)) {
+    const keyIds = new Set(answers.map(({ keyId }) => keyId));
+    if (keyIds.size > 1) yield { kind: 'second-key', message: `${credential} is of ${[...keyIds].join(' and ')}` };
+  }
+  // A name is asked for under one request id only, or for one credential.
   const created = stored.keys.filter(({ rotatedFrom }) => rotatedFrom === '');
   for (const [key, keys] of groupBy(created, ({ organization, name }) => `${organization} ${name}`)) {
     if (keys.length > 1) yield { kind: 'second-key', message: `${keys.length} keys ${key}` };
@@ -312,9 +336,12 @@ function bodyOf(operation: Mutation): string {
   switch (operation.op) {
     case 'create':
       return operation.name;
+    case 'import':
+      return `${operation.name} ${operation.credential}`;
     case 'revoke':
-    case 'rotate':
       return operation.keyId;
+    case 'rotate':
+      return `${operation.keyId} ${operation.keepsOld ? 'kept' : 'ended'}`;
     case 'update-key':
       return `${operation.keyId} ${operation.off ? 'off' : 'on'}`;
     case 'update-organization':

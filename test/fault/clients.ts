@@ -1,4 +1,5 @@
 /** Clients that record what they ask and are told. What breaks on the way is an outcome that they do not know. */
+import { createHash } from 'node:crypto';
 import { credentials, Metadata, status } from '@grpc/grpc-js';
 
 import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
@@ -8,6 +9,8 @@ import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
 import { KeyState } from '../../src/gen/keyreeve/v1/key.js';
 import {
   CreateKeyRequest,
+  ImportKeysRequest,
+  type ImportKeysResponse,
   type CreateKeyResponse,
   type KeyServiceClient,
   ListKeysRequest,
@@ -27,6 +30,8 @@ import {
   type UpdateOrganizationResponse,
 } from '../../src/gen/keyreeve/v1/organization_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import { systemRandom } from '../../src/keys/base62.js';
+import { newCredential } from '../../src/keys/credential.js';
 import { call } from '../support/call.js';
 import { toTold } from '../support/grpc-server.js';
 import type { Answers, History, Outcome } from '../support/history.js';
@@ -42,6 +47,8 @@ export interface Replica {
 const ACTOR = { type: ActorType.USER, id: 'ada', permissions: [] };
 const CALL_MS = 4000;
 const PAGE_SIZE = 500;
+/** Ten hours: a clock that is set forward does not end it. */
+const OVERLAP_S = 36_000n;
 // It is killed often, and back soon.
 const RECONNECT_SOON = { 'grpc.initial_reconnect_backoff_ms': 50, 'grpc.max_reconnect_backoff_ms': 200 };
 
@@ -100,16 +107,21 @@ export class Clients implements Disposable {
     );
   }
 
-  /** With overlap 0. */
-  rotate(replica: number, organization: string, request: string, keyId: string): Promise<Outcome<Answers['rotate']>> {
-    return this.#history.record({ op: 'rotate', organization, request, keyId }, replica, () =>
+  /** With overlap 0, or, where it keeps the old key, with one that outlasts the run. */
+  rotate(
+    replica: number,
+    organization: string,
+    request: string,
+    { keyId, keepsOld = false }: { keyId: string; keepsOld?: boolean },
+  ): Promise<Outcome<Answers['rotate']>> {
+    return this.#history.record({ op: 'rotate', organization, request, keyId, keepsOld }, replica, () =>
       outcomeOf(async () => {
         const ask = RotateKeyRequest.fromPartial({
           ...toRef(organization),
           actor: ACTOR,
           requestId: request,
           selector: { selector: { $case: 'keyId' as const, value: keyId } },
-          overlap: { seconds: 0n, nanos: 0 },
+          overlap: { seconds: keepsOld ? OVERLAP_S : 0n, nanos: 0 },
         });
         const { key, credential, replayed, enforcement } = await call<RotateKeyResponse>((done) =>
           this.#keys(replica).rotateKey(ask, new Metadata(), inTime(), done),
@@ -118,6 +130,46 @@ export class Clients implements Disposable {
         return { keyId: key?.keyId ?? '', ...this.#keep(organization, credential), replayed, complete };
       }),
     );
+  }
+
+  /** A credential as another system has issued it, to be imported. */
+  issueElsewhere(organization: string): number {
+    const form = { kind: 'bearer', prefix: 'op_', bodyLength: 49, display: 'first_four' } as const;
+    const token = newCredential(form, [], systemRandom).secret.reveal();
+    const { keyspace } = toRef(organization);
+    return this.#credentials.push({ keyspace, credential: { kind: { $case: 'bearerToken', value: token } } }) - 1;
+  }
+
+  import(
+    replica: number,
+    organization: string,
+    request: string,
+    { name, credential }: { name: string; credential: number },
+  ): Promise<Outcome<Answers['import']>> {
+    return this.#history.record({ op: 'import', organization, request, name, credential }, replica, async () => {
+      const kind = this.#credentials[credential]?.credential.kind;
+      const token = kind?.$case === 'bearerToken' ? kind.value : '';
+      const item = {
+        name,
+        secret: { $case: 'digest' as const, value: createHash('sha256').update(token).digest() },
+      };
+      const ask = ImportKeysRequest.fromPartial({
+        ...toRef(organization),
+        actor: ACTOR,
+        requestId: request,
+        keys: [item],
+      });
+      const answered = await outcomeOf(() =>
+        call<ImportKeysResponse>((done) => this.#keys(replica).importKeys(ask, new Metadata(), inTime(), done)),
+      );
+      if (answered.kind !== 'acknowledged') return answered;
+      const { result, alreadyImported = false } = answered.results[0] ?? {};
+      if (result?.$case === 'key') {
+        return { kind: 'acknowledged', keyId: result.value.keyId, credential, replayed: alreadyImported };
+      }
+      const { code = status.UNKNOWN, reason = '' } = result?.value ?? {};
+      return { kind: REFUSALS.has(code) ? 'refused' : 'unknown', reason };
+    });
   }
 
   updateKey(

@@ -74,8 +74,28 @@ export function startLoad(clients: Clients, random: Random): Load {
   }
   async function rotate(chance: Random, organization: string, keyId: string): Promise<void> {
     const request = newRequest();
-    const outcome = await insist(chance, (replica) => clients.rotate(replica, organization, request, keyId));
+    const outcome = await insist(chance, (replica) => clients.rotate(replica, organization, request, { keyId }));
     if (outcome.kind === 'acknowledged') learn(organization, outcome);
+  }
+
+  /** The old key goes on until the new one is rotated, or somebody ends it. */
+  async function rotateWithOverlap(chance: Random, { organization, keyId, credential }: KnownKey): Promise<void> {
+    const request = newRequest();
+    const ask = (replica: number) => clients.rotate(replica, organization, request, { keyId, keepsOld: true });
+    const outcome = await insist(chance, ask);
+    if (outcome.kind !== 'acknowledged') return;
+    seen(await clients.verify(anyReplica(chance), keyId, credential));
+    learn(organization, outcome);
+    if (chance.next() < 0.3) await revoke(chance, { organization, keyId, credential });
+  }
+  async function importKey(chance: Random, organization: string): Promise<void> {
+    const request = newRequest();
+    const item = { name: `key ${request}`, credential: clients.issueElsewhere(organization) };
+    const outcome = await insist(chance, (replica) => clients.import(replica, organization, request, item));
+    if (outcome.kind !== 'acknowledged') return;
+    learn(organization, outcome);
+    // The same key once more, as after an import that broke off.
+    if (chance.next() < 0.3) seen(await clients.import(anyReplica(chance), organization, newRequest(), item));
   }
 
   async function create(chance: Random, organization: string): Promise<Outcome<Answers['create']>> {
@@ -132,13 +152,15 @@ export function startLoad(clients: Clients, random: Random): Load {
   async function provision(chance: Random): Promise<void> {
     const dice = chance.next();
     const organization = chance.pick(OPEN);
-    if (dice < 0.35) await create(chance, organization);
-    else if (dice < 0.45) await createTwice(chance, organization);
+    if (dice < 0.3) await create(chance, organization);
+    else if (dice < 0.4) await createTwice(chance, organization);
+    else if (dice < 0.45) await importKey(chance, organization);
     else {
       const key = take(chance, (one) => OPEN.includes(one.organization));
       if (!key) await create(chance, organization);
       else if (dice < 0.7) await revoke(chance, key);
-      else if (dice < 0.85) await switchKey(chance, key);
+      else if (dice < 0.83) await switchKey(chance, key);
+      else if (dice < 0.9) await rotateWithOverlap(chance, key);
       else await rotate(chance, key.organization, key.keyId);
     }
   }

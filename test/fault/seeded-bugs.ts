@@ -141,6 +141,24 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     caughtAs: 'event-twice',
   },
   {
+    name: 'a suspension is stored and not looked at',
+    replacements: [{ file: 'src/keys/judge-key.ts', from: "if (suspended) return 'ORGANIZATION_SUSPENDED';", to: '' }],
+    scenario: embedded('pause', 'pause'),
+    caughtAs: 'valid-while-off',
+  },
+  {
+    name: 'a lineage has more than one superseded key that goes on working',
+    replacements: [
+      {
+        file: 'src/keys/rotate-key.ts',
+        from: "(one) => one.lineageId === old.lineageId && one.supersededBy !== undefined && one.standing.kind !== 'revoked',",
+        to: '() => false,',
+      },
+    ],
+    scenario: embedded('pause', 'pause', 'pause', 'pause'),
+    caughtAs: 'revocation-lost',
+  },
+  {
     name: 'a store that is away is answered as a key that is not there',
     replacements: [
       {

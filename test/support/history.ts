@@ -24,8 +24,22 @@ interface Timed {
 export type Asked =
   | { readonly op: 'create'; readonly organization: string; readonly request: string; readonly name: string }
   | { readonly op: 'revoke'; readonly organization: string; readonly request: string; readonly keyId: string }
-  /** With overlap 0. */
-  | { readonly op: 'rotate'; readonly organization: string; readonly request: string; readonly keyId: string }
+  /** `credential` is what the client has already; only its digest is sent. */
+  | {
+      readonly op: 'import';
+      readonly organization: string;
+      readonly request: string;
+      readonly name: string;
+      readonly credential: number;
+    }
+  /** With overlap 0, or, where it keeps the old key, with one that outlasts the run. */
+  | {
+      readonly op: 'rotate';
+      readonly organization: string;
+      readonly request: string;
+      readonly keyId: string;
+      readonly keepsOld: boolean;
+    }
   /** Switches a key off or on. */
   | {
       readonly op: 'update-key';
@@ -46,6 +60,8 @@ export type Asked =
 export interface Answers {
   /** `credential` is absent in a replayed answer. */
   readonly create: { readonly keyId: string; readonly credential?: number; readonly replayed: boolean };
+  /** `replayed`: the organization had the key already. */
+  readonly import: { readonly keyId: string; readonly credential: number; readonly replayed: boolean };
   readonly revoke: { readonly complete: boolean };
   readonly rotate: {
     readonly keyId: string;
@@ -67,12 +83,13 @@ type OperationOf<Op extends Asked['op']> = Op extends unknown
   : never;
 export type Create = OperationOf<'create'>;
 export type Revoke = OperationOf<'revoke'>;
+export type Import = OperationOf<'import'>;
 export type Rotate = OperationOf<'rotate'>;
 export type UpdateKey = OperationOf<'update-key'>;
 export type UpdateOrganization = OperationOf<'update-organization'>;
 export type Verify = OperationOf<'verify'>;
 /** What asks for a change. */
-export type Mutation = Create | Revoke | Rotate | UpdateKey | UpdateOrganization;
+export type Mutation = Create | Import | Revoke | Rotate | UpdateKey | UpdateOrganization;
 export type Operation = Mutation | Verify;
 
 export class History {
