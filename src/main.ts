@@ -36,6 +36,11 @@ export class CannotStart extends Error {
   }
 }
 
+/** Why the service ends though it has served. */
+export class CannotGoOn extends Error {
+  override readonly name = 'CannotGoOn';
+}
+
 const START_MS_MAX = 10_000;
 
 /** What the service is put together from, beside its configuration. */
@@ -49,7 +54,7 @@ export const assembly: Assembly = { clock: systemClock, openStore, openSink };
 
 /**
  * Serves until SIGTERM or SIGINT, then finishes what runs, publishes what it can and closes.
- * @throws CannotStart
+ * @throws CannotStart, CannotGoOn
  */
 export async function run(env: Environment): Promise<void> {
   const config = await loadConfig(env);
@@ -94,7 +99,7 @@ export async function start(
   if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
   // Until here a signal ends the process at once: nobody is served yet.
-  log.info({ signal: await Promise.race([stopSignal(), opened(() => broken)]) }, 'stopping');
+  log.info({ signal: await stopSignal(broken) }, 'stopping');
 }
 
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
@@ -170,13 +175,20 @@ async function opened<T>(open: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The first of them to come; a second one ends the process at once, as is its way. */
-async function stopSignal(): Promise<string> {
+/**
+ * The first of them to come; a second one ends the process at once, as is its way.
+ * @throws CannotGoOn where the other promise rejects before
+ */
+async function stopSignal(broken: Promise<never>): Promise<string> {
   const over = new AbortController();
   const first = ['SIGTERM', 'SIGINT'].map((name) => once(process, name, { signal: over.signal }).then(() => name));
-  const signal = await Promise.race(first);
-  over.abort();
-  // The other's wait is given up.
-  await Promise.allSettled(first);
-  return signal;
+  try {
+    return await Promise.race([...first, broken]);
+  } catch (error) {
+    throw new CannotGoOn(error instanceof Error ? error.message : String(error), { cause: error });
+  } finally {
+    over.abort();
+    // The waits for the others are given up.
+    await Promise.allSettled(first);
+  }
 }

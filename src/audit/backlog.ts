@@ -6,7 +6,7 @@ import type { Backlog, Outbox } from './outbox.js';
 /** A count that goes no further than this is cheap enough for every second. */
 const NEAR_DEPTH = 10_000;
 const NEAR_REST_MS = 1000;
-/** Beyond, the count goes up to the bound that creating keys depends on, and takes longer. */
+/** Beyond, the count goes up to the bound that creating and widening depend on, and takes longer. */
 const FAR_REST_MS = 5000;
 
 /** Below this depth a change of magnitude is everyday traffic. */
@@ -64,7 +64,7 @@ export class BacklogWatch {
     if (magnitude === this.#toldMagnitude && this.exceeded === this.#toldExceeded && !due) return;
     const oldestAgeMs = oldestTime ? Math.max(0, this.#clock.now().getTime() - oldestTime.getTime()) : 0;
     const figures = { depth, oldestAgeMs, depthMax: this.#depthMax };
-    if (this.exceeded) this.#log.error(figures, 'audit backlog: beyond its bound, creating keys is refused');
+    if (this.exceeded) this.#log.error(figures, 'audit backlog: beyond its bound, creating and widening are refused');
     else if (oldestAgeMs >= OLD_MS) this.#log.warn(figures, 'audit backlog: events wait for long to be published');
     else this.#log.info(figures, 'audit backlog');
     this.#toldMagnitude = magnitude;

@@ -9,9 +9,11 @@ import { type Clock, Deadline } from '../keys/clock.js';
 import type { AuditEvent } from '../keys/event.js';
 import type { OrganizationRef } from '../keys/organization.js';
 import { Bell } from './bell.js';
+import { FaultLog } from './fault-log.js';
 import { findLost, type Found, whereUnreadable } from './find-lost.js';
 import type { Outbox } from './outbox.js';
 import type { EventStore } from './read-store.js';
+import type { Store } from '../store/port.js';
 import { type AuditSink, type ReadableSink, SinkFault } from './sink.js';
 import { within } from './within.js';
 
@@ -23,7 +25,8 @@ export class StoreBehind extends Error {
     const events = organizations.reduce((sum, { count }) => sum + count, 0);
     super(
       events > 0
-        ? `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')} ` +
+        ? `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')}` +
+            `${events < LOST_MAX ? '' : ', and perhaps more,'} ` +
             'that the store lacks: it was put back to an earlier state, and may accept keys that were revoked since; ' +
             'keyreeve reconcile says what is missing, and with --apply revokes them again'
         : `the audit sink (${sink}) was damaged since the store last knew of it: ${whereUnreadable(unreadable)} cannot ` +
@@ -42,14 +45,19 @@ export interface CheckedSink {
 
 export interface CheckedSinkParts {
   readonly sink: ReadableSink;
-  readonly store: Pick<EventStore, 'listEvents'> & { readonly outbox: Pick<Outbox, 'positions' | 'remember'> };
+  readonly store: Pick<EventStore, 'listEvents'> &
+    Pick<Store, 'ping'> & { readonly outbox: Pick<Outbox, 'positions' | 'remember'> };
   /** The installation's: events of others are not looked for. */
   readonly source: string;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
+/** Enough to know: `keyreeve reconcile` tells of all. */
+const LOST_MAX = 10_000;
 const TRY_AGAIN_MS = 5000;
+const PING_MS = 5000;
+const NOT_YET = 'audit check: the store was not compared with the sink yet, it is tried again';
 const TELL_MS = 5000;
 
 /**
@@ -71,6 +79,7 @@ class Checked implements AuditSink {
   readonly broken: Promise<never>;
   readonly #parts: CheckedSinkParts;
   readonly #bell = new Bell();
+  readonly #faults: FaultLog;
   #break: (error: StoreBehind) => void = () => undefined;
   #state: 'unchecked' | 'good' | 'behind' = 'unchecked';
   #checking: Promise<void> | undefined;
@@ -80,6 +89,7 @@ class Checked implements AuditSink {
 
   constructor(parts: CheckedSinkParts) {
     this.#parts = parts;
+    this.#faults = new FaultLog(parts.clock, parts.log);
     this.broken = new Promise((_, reject) => {
       this.#break = reject;
     });
@@ -130,7 +140,7 @@ class Checked implements AuditSink {
       await this.#bell.rest(TRY_AGAIN_MS);
       if (this.#over || this.#state !== 'unchecked') return;
       await this.#check().catch((error: unknown) => {
-        this.#parts.log.debug({ err: error }, 'audit check: not possible yet');
+        this.#faults.tell('warn', NOT_YET, { err: error });
       });
     }
   }
@@ -145,7 +155,8 @@ class Checked implements AuditSink {
     return this.#checking;
   }
 
-  async #compare(): Promise<void> {
+  /** @param isSure whether the store has just shown that it is not one that others have gone on without */
+  async #compare(isSure = false): Promise<void> {
     const { sink, store, source, clock, log } = this.#parts;
     // Before the sink's ends are asked for: another replica may publish meanwhile, and a position beyond an end counts
     // as none.
@@ -153,7 +164,13 @@ class Checked implements AuditSink {
     const { entries, ends, isEmpty } = await sink.readFrom(positions);
     this.#tellOfMissing(positions, ends);
     if (!isEmpty) {
-      const found = await findLost(this.#untilOver(entries), store, { source, clock, onProgress: this.#teller() });
+      const search = { source, clock, lostMax: LOST_MAX, onProgress: this.#teller() };
+      const found = await findLost(this.#untilOver(entries), store, search);
+      if (found.organizations.length > 0 && !isSure) {
+        // A primary that was deposed and does not know it lacks what was published since.
+        await store.ping(Deadline.after(PING_MS, clock));
+        return this.#compare(true);
+      }
       if (found.unreadable.count > 0) {
         log.warn(
           found.unreadable,

@@ -14,6 +14,8 @@ export interface FindLostOptions {
   /** Events of other sources are passed over. */
   readonly source: string;
   readonly clock: Clock;
+  /** Read no further once so many are lost. Absent: read all. */
+  readonly lostMax?: number;
   /** Called every thousand events. */
   readonly onProgress?: (progress: { readonly events: number; readonly share?: number }) => void;
 }
@@ -60,7 +62,7 @@ const POSITIONS_MAX = 10;
 export async function findLost(
   entries: AsyncIterable<Entry>,
   store: Pick<EventStore, 'listEvents'>,
-  { source, clock, onProgress }: FindLostOptions,
+  { source, clock, lostMax = Number.POSITIVE_INFINITY, onProgress }: FindLostOptions,
 ): Promise<Found> {
   const search = new Search(store, clock);
   let batch: Own[] = [];
@@ -85,6 +87,7 @@ export async function findLost(
     if (batch.length === BATCH_EVENTS) {
       await search.take(batch);
       batch = [];
+      if (search.lostCount() >= lostMax) break;
     }
     if (read % BATCH_EVENTS === 0) onProgress?.({ events: read, ...(share !== undefined && { share }) });
   }
@@ -126,6 +129,10 @@ class Search {
   constructor(store: Pick<EventStore, 'listEvents'>, clock: Clock) {
     this.#store = store;
     this.#clock = clock;
+  }
+
+  lostCount(): number {
+    return [...this.#losing.values()].reduce((sum, { count }) => sum + count, 0);
   }
 
   lost(): Lost[] {

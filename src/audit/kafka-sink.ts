@@ -110,12 +110,20 @@ class KafkaSink implements ReadableSink {
     try {
       const ranges = await findRanges(this.#settings, positions, this.#log);
       return {
-        entries: readRanges(this.#settings, ranges, this.#log),
+        entries: this.#whileReadable(readRanges(this.#settings, ranges, this.#log)),
         ends: new Map([...ranges].map(([partition, { end }]) => [partition, Number(end)])),
         isEmpty: [...ranges.values()].every(({ next, end }) => next >= end),
       };
     } catch (error) {
-      throw this.#toFault(error);
+      throw this.#toFault(error, 'Kafka did not let the topic be read');
+    }
+  }
+
+  async *#whileReadable<T>(entries: AsyncIterable<T>): AsyncGenerator<T> {
+    try {
+      yield* entries;
+    } catch (error) {
+      throw this.#toFault(error, 'Kafka did not let the topic be read');
     }
   }
 
@@ -197,7 +205,7 @@ class KafkaSink implements ReadableSink {
     this.#closing.add(closing);
   }
 
-  #toFault(error: unknown): SinkFault {
+  #toFault(error: unknown, what = 'Kafka did not take events'): SinkFault {
     if (error instanceof SinkFault) return error;
     const cause = error instanceof KafkaJSError && error.cause instanceof Error ? error.cause : error;
     const message = cause instanceof Error ? cause.message : 'unknown error';
@@ -205,7 +213,7 @@ class KafkaSink implements ReadableSink {
       this.#topic = 'doubtful';
       return new SinkFault('refused', `Kafka turns events down (${cause.type}): ${message}`, { cause });
     }
-    return new SinkFault('unavailable', `Kafka did not take events: ${message}`, { cause });
+    return new SinkFault('unavailable', `${what}: ${message}`, { cause });
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * After a store was put back to an earlier state: what the sink still tells of the time between, and how access that was
- * taken away then is taken away again. Nothing here gives access: what was given in that time has to be given again.
+ * taken away then is taken away again. No key gets access here: what was given in that time has to be given again. A plan is
+ * set as it was, larger or smaller.
  */
 import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { AuditEvent, EventDraft, KeyFacts, Mutation, OrganizationFacts } from './event.js';

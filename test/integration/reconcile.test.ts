@@ -154,7 +154,7 @@ test(
     expect(await acme.product.decisionOn(revoked.credential)).toBe(Decision.VALID);
     await kafka.restart();
     await service.ended();
-    expect(await service.stop()).toBe(exitCodes.usage);
+    expect(await service.stop()).toBe(exitCodes.unavailable);
     expect(service.output()).toContain('holds 1 event of 1 organization that the store lacks');
 
     // It published nothing of its own, so the backup can be reconciled.

@@ -114,6 +114,20 @@ describe('a sink that is checked', () => {
     expect(await parts.store.outbox.positions('fake')).toEqual(new Map([[0, 6]]));
   });
 
+  test('asks the store again once it has shown that it is no deposed one, before it calls it behind', async () => {
+    const parts = makeParts(chain, chain.slice(0, 2));
+    const { store } = parts;
+    // The first answers are those of a primary that others have gone on without.
+    const ping = vi.fn(() => {
+      store.listEvents = eventStore(chain).listEvents;
+      return Promise.resolve();
+    });
+    store.ping = ping;
+    await openCheckedSink(parts);
+    expect(ping).toHaveBeenCalledOnce();
+    expect(await store.outbox.positions('fake')).toEqual(new Map([[0, 6]]));
+  });
+
   test('does not open where it holds what the store lacks, and says how much and what to do', async () => {
     const parts = makeParts([...chain, ...other], chain.slice(0, 2));
     await expect(openCheckedSink(parts)).rejects.toThrow(
@@ -216,7 +230,7 @@ function makeParts(
   { away = false, kind = 'file' }: { away?: boolean; kind?: ReadableSink['kind'] } = {},
 ) {
   const { log, lines } = captureLog();
-  const store = { ...eventStore(stored), outbox: new MemoryOutbox() };
+  const store = { ...eventStore(stored), outbox: new MemoryOutbox(), ping: () => Promise.resolve() };
   return { sink: new FakeSink(held, away, kind), store, source: SOURCE, clock: systemClock, log, lines };
 }
 

@@ -51,7 +51,6 @@ export function holdsSecret(bytes: Buffer): boolean {
   return typeof value === 'object' && value !== null && ('token' in value || 'secret' in value);
 }
 
-// SHA-256 and HMAC-SHA-256 alike.
 const HEX = /^[0-9a-fA-F]{64}$/;
 const BASE64 = /^[0-9A-Za-z+/_-]{43}=?$/;
 // What the service would find not to be text: a lone surrogate becomes U+FFFD on its way.

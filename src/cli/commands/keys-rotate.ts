@@ -49,14 +49,14 @@ export function addKeysRotate(keys: Command, terminal: Terminal): void {
     .summary('issue a successor to a key, with a credential of its own')
     .description(
       'Issues a successor to a key and shows its credential, once. The successor takes over name, type, scopes, labels ' +
-        'and end. The old key goes on working for the overlap, or without one until it is revoked or expires; with ' +
+        'and end. The old key goes on working for the overlap, or without one until it is revoked or expires, or for as long as the keyspace allows; with ' +
         '--overlap 0 it is revoked at once. Only one old key of a line goes on working: rotating again ends the older.',
     );
   for (const option of [...organizationOptions(), ...selectorOptions(), ...actorOptions()]) command.addOption(option);
   command.addOption(
     parsedOption(
       '--overlap <duration>',
-      'how long the old key still works, such as 7d; 0 revokes it at once (default: until it is revoked)',
+      'how long the old key still works, such as 7d; 0 revokes it at once (default: until it is revoked, or as long as the keyspace allows)',
       parseDurationOrZeroMs,
     ),
   );

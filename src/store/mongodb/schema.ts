@@ -305,11 +305,13 @@ async function prepareOnce(connection: Connection, deadline: Deadline, done: str
  * @throws Error where that was another one
  */
 export async function claim(connection: Connection, source: string, deadline: Deadline): Promise<void> {
-  const { meta, events } = collectionsOf(connection.db);
-  const ask = connection.ask(deadline);
-  // One that an earlier release wrote to has not said it yet.
-  const event = await ask((bounds) => events.findOne({}, { ...bounds, projection: { cloud_event: 1 } }));
-  const first = event ? z.object({ source: z.string() }).parse(JSON.parse(event.cloud_event)).source : source;
+  const { meta } = collectionsOf(connection.db);
+  const stored = await connection.ask(deadline)((bounds) => meta.findOne({ _id: 'installation' }, bounds));
+  if (stored?.source !== undefined) {
+    checkSource(stored.source, source);
+    return;
+  }
+  const first = (await sourceOfEvents(connection, deadline)) ?? source;
   const row = await connection.upsert(deadline, (bounds) =>
     meta.findOneAndUpdate(
       { _id: 'installation' },
@@ -318,4 +320,13 @@ export async function claim(connection: Connection, source: string, deadline: De
     ),
   );
   checkSource(row?.source ?? first, source);
+}
+
+/** Of a database that an earlier release wrote to, which did not say it. */
+async function sourceOfEvents(connection: Connection, deadline: Deadline): Promise<string | undefined> {
+  const { events } = collectionsOf(connection.db);
+  const event = await connection.ask(deadline)((bounds) =>
+    events.findOne({}, { ...bounds, projection: { cloud_event: 1 } }),
+  );
+  return event ? z.object({ source: z.string() }).parse(JSON.parse(event.cloud_event)).source : undefined;
 }
