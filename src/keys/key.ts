@@ -90,6 +90,11 @@ export function endsLater(key: Pick<Key, 'expireTime'>, expireTime: Date | null)
   return key.expireTime !== undefined && (expireTime === null || expireTime > key.expireTime);
 }
 
+export function sameLabels(a: Key['labels'], b: Key['labels']): boolean {
+  const names = Object.keys(a);
+  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && a[name] === b[name]);
+}
+
 /** The record with some fields changed, as its next revision. */
 export function revise(key: Key, fields: Partial<Omit<Key, 'revision'>>): Key {
   return { ...key, ...fields, revision: key.revision + 1 };

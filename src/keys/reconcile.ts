@@ -5,7 +5,7 @@
  */
 import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { AuditEvent, EventDraft, KeyFacts, Mutation, OrganizationFacts } from './event.js';
-import { type Key, type RevocationReason, revise, stateOf } from './key.js';
+import { type Key, type RevocationReason, revise, sameLabels, stateOf } from './key.js';
 import { type Keyspace, planOf } from './keyspace.js';
 import type { Organization, OrganizationRef, OrganizationSettings } from './organization.js';
 import { revoked } from './revoke-key.js';
@@ -273,11 +273,6 @@ function leftOutOf({ key, story }: Stored): LeftOut[] {
 /** Null: never. */
 function endsSooner(a: Date | null, b: Date | null): boolean {
   return a !== null && (b === null || a < b);
-}
-
-function sameLabels(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
-  const names = Object.keys(a);
-  return names.length === Object.keys(b).length && names.every((name) => a[name] === b[name]);
 }
 
 function bySequence(a: AuditEvent, b: AuditEvent): number {

@@ -1,7 +1,7 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
 import type { KeyFacts, Mutation } from './event.js';
 import { judgeEndless, judgeExpireTime } from './expiration.js';
-import { endsLater, etagOf, type Key, revise, type Standing, stateOf } from './key.js';
+import { endsLater, etagOf, type Key, revise, sameLabels, type Standing, stateOf } from './key.js';
 import type { Keyspace } from './keyspace.js';
 import { nameFor } from './new-key.js';
 import { type Refusal, isRefusal } from './refusal.js';
@@ -143,9 +143,4 @@ function factsOf(changes: Changes, key: Key, now: Date): KeyFacts {
 
 function sameScopes(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((scope, at) => scope === b[at]);
-}
-
-function sameLabels(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
-  const names = Object.keys(a);
-  return names.length === Object.keys(b).length && names.every((name) => Object.hasOwn(b, name) && a[name] === b[name]);
 }
