@@ -4,7 +4,7 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import type { Pepper, Peppers } from '../keys/pepper.js';
 import { Secret } from '../keys/secret.js';
 
-const VERSION_MAX = 2 ** 31 - 1;
+export const PEPPER_VERSION_MAX = 2 ** 31 - 1;
 const PEPPERS_MAX = 2;
 const BYTES_MIN = 32;
 
@@ -18,6 +18,11 @@ export function parsePeppers(text: string): ParsedPeppers {
   const entries = text.split(',').map((entry, at) => parseEntry(entry.trim(), at + 1));
   const peppers = entries.flatMap(({ pepper }) => (pepper ? [pepper] : []));
   return { peppers, expected: [...entries.flatMap(({ expected }) => expected), ...judgeTogether(entries)] };
+}
+
+/** @returns undefined for what is no version */
+export function parsePepperVersion(text: string): number | undefined {
+  return /^[1-9]\d{0,9}$/.test(text) && Number(text) <= PEPPER_VERSION_MAX ? Number(text) : undefined;
 }
 
 /** @returns an entry with a pepper that nobody else has */
@@ -39,13 +44,13 @@ function parseEntry(entry: string, at: number): Entry {
   if (base64 === '' || more.length > 0 || (standby !== undefined && !isStandby)) {
     return { expected: [`version:base64 or version:base64:standby as entry ${at}`], isStandby };
   }
-  const versionNumber = /^[1-9]\d{0,9}$/.test(version) && Number(version) <= VERSION_MAX ? Number(version) : undefined;
+  const versionNumber = parsePepperVersion(version);
   const bytes = Buffer.from(base64, 'base64');
   // Node skips what is no base64, and would make a weaker pepper of a mistyped one.
   const isSound = bytes.toString('base64') === base64 && bytes.length >= BYTES_MIN;
   return {
     expected: [
-      ...(versionNumber === undefined ? [`a version from 1 to ${VERSION_MAX} in entry ${at}`] : []),
+      ...(versionNumber === undefined ? [`a version from 1 to ${PEPPER_VERSION_MAX} in entry ${at}`] : []),
       ...(isSound ? [] : [`base64 of ${BYTES_MIN} random bytes or more in entry ${at}`]),
     ],
     ...(versionNumber !== undefined && { version: versionNumber }),

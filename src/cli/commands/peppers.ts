@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 
-import { newPepperEntry } from '../../config/peppers.js';
+import { newPepperEntry, parsePepperVersion, PEPPER_VERSION_MAX } from '../../config/peppers.js';
 import { Deadline, systemClock } from '../../keys/clock.js';
 import { type Peppers, versionInUse } from '../../keys/pepper.js';
 import { example } from '../command.js';
@@ -14,7 +14,6 @@ interface Options {
 }
 
 const COUNT_MS_MAX = 60_000;
-const VERSION_MAX = 2 ** 31 - 1;
 const WHILE_SERVED = 'stop it first; where it has a pepper, it also logs the counts when it starts';
 
 const RETIRED =
@@ -47,11 +46,9 @@ export function addPeppers(program: Command, terminal: Terminal): void {
 
 /** @throws UsageFault */
 function parseVersion(text: string): number {
-  const version = Number(text);
-  if (!/^[1-9]\d{0,9}$/.test(text) || version > VERSION_MAX) {
-    throw new UsageFault(`the version must be a whole number from 1 to ${VERSION_MAX}`);
-  }
-  return version;
+  const version = parsePepperVersion(text);
+  if (version !== undefined) return version;
+  throw new UsageFault(`the version must be a whole number from 1 to ${PEPPER_VERSION_MAX}`);
 }
 
 async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
