@@ -1,4 +1,5 @@
 /** Of each kind of violation a history that has it, and one of which nothing is wrong. */
+import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 
 import type { Entry } from '../../src/audit/verify-chain.js';
@@ -7,6 +8,9 @@ import type { Operation, UpdateKey } from '../support/history.js';
 import { check, type Evidence, type StoredKey, type ViolationKind, VIOLATIONS } from './checker.js';
 
 const ORGANIZATION = 'hygiara/acme';
+/** An end of a key, by the wall clock and by that of the history. */
+const EXPIRE_TIME = new Date('2026-01-02T00:00:00.000Z');
+const EXPIRY_MS = 1000;
 
 /** Two keys are made, the first is verified, revoked and verified again, the second is rotated. */
 interface World {
@@ -134,6 +138,27 @@ test('what may be off may be denied and may be VALID, until one of them is certa
   expect((await check(toEvidence(world))).violations).toEqual([]);
 });
 
+test('a key that is to end may be VALID until then, must be EXPIRED after, and a late request for it may be refused', async () => {
+  const world = soundWorld();
+  const afterMs = EXPIRY_MS + 200;
+  world.history.push(
+    { ...endEarly(12, 3), outcome: unknown('UNAVAILABLE') },
+    endEarly(13, 3),
+    verify(14, 3, 2, 'VALID'),
+    verify(EXPIRY_MS, 3, 2, 'VALID'),
+    verify(EXPIRY_MS + 1, 3, 2, 'EXPIRED'),
+    verify(afterMs, 3, 2, 'EXPIRED'),
+    { ...endEarly(afterMs, 1), outcome: { kind: 'refused', reason: 'EXPIRATION_INVALID' } },
+  );
+  const expired = { state: 'EXPIRED', expireTimeMs: EXPIRE_TIME.getTime() };
+  world.keys[2] = { ...stored(3, 'two', { rotatedFrom: key(2) }), ...expired };
+  world.events.push(
+    event('key.updated', 3, { request_id: 'early-12', after: { expire_time: EXPIRE_TIME.toISOString() } }),
+  );
+  world.decisions.set(2, 'EXPIRED');
+  expect((await check(toEvidence(world))).violations).toEqual([]);
+});
+
 const cases: { kind: ViolationKind; what: string; break: (world: World) => void }[] = [
   {
     kind: 'lost-key',
@@ -175,6 +200,45 @@ const cases: { kind: ViolationKind; what: string; break: (world: World) => void 
       world.history.push(switchKey(12, 3, true), switchKey(13, 3, false));
       world.decisions.set(2, 'DISABLED');
     },
+  },
+  {
+    kind: 'valid-after-expiry',
+    what: 'a verification that began after the end that was asked for is VALID',
+    break: (world) => void world.history.push(endEarly(12, 3), verify(EXPIRY_MS + 200, 3, 2, 'VALID')),
+  },
+  {
+    kind: 'valid-after-expiry',
+    what: 'a key that has ended verifies at the end',
+    break(world) {
+      world.history.push(endEarly(12, 3));
+      world.keys[2] = { ...stored(3, 'two', { rotatedFrom: key(2) }), expireTimeMs: EXPIRE_TIME.getTime() };
+      world.decisions.set(2, 'VALID');
+    },
+  },
+  {
+    kind: 'expiry-lost',
+    what: 'a key whose earlier end was acknowledged never ends',
+    break: (world) => void world.history.push(endEarly(12, 3)),
+  },
+  {
+    kind: 'event-missing',
+    what: 'a key has an earlier end of which no event tells',
+    break: (world) =>
+      (world.keys[2] = { ...stored(3, 'two', { rotatedFrom: key(2) }), expireTimeMs: EXPIRE_TIME.getTime() }),
+  },
+  {
+    kind: 'wrong-denial',
+    what: 'a key was denied as expired long before its end',
+    break: (world) => void world.history.push(endEarly(12, 3), verify(13, 3, 2, 'EXPIRED')),
+  },
+  {
+    kind: 'wrong-refusal',
+    what: 'an end in the future was refused as one in the past',
+    break: (world) =>
+      void world.history.push({
+        ...endEarly(12, 3),
+        outcome: { kind: 'refused', reason: 'EXPIRATION_INVALID' },
+      }),
   },
   {
     kind: 'revocation-lost',
@@ -366,6 +430,15 @@ test.for(cases)('$kind is named where $what', async ({ kind, break: breakWorld }
   expect(violations.map((violation) => violation.kind)).toContain(kind);
 });
 
+test('docs/reliability.md says what each kind of violation means', async () => {
+  const page = await readFile(new URL('../../docs/reliability.md', import.meta.url), 'utf8');
+  const told = [...page.matchAll(/^\| `([a-z-]+)` +\| (.+?) +\|$/gm)].map(([, kind = '', meaning = '']) => [
+    kind,
+    meaning,
+  ]);
+  expect(Object.fromEntries(told)).toEqual(VIOLATIONS);
+});
+
 test('each kind of violation is tried', () => {
   expect([...new Set(cases.map(({ kind }) => kind))].sort()).toEqual(Object.keys(VIOLATIONS).sort());
 });
@@ -374,7 +447,7 @@ function toEvidence({ history, keys, decisions, events, published, keyLimit }: W
   const { texts, head } = seal(events);
   return {
     history,
-    stored: { keys, heads: new Map([[ORGANIZATION, head]]), decisions },
+    stored: { keys, heads: new Map([[ORGANIZATION, head]]), readTimeMs: EXPIRE_TIME.getTime() + 1000, decisions },
     published: published(texts).map((text, at): Entry => ({ text, position: `line ${at + 1}` })),
     keyLimits: new Map([[ORGANIZATION, keyLimit]]),
   };
@@ -467,6 +540,12 @@ function switchKey(n: number, keyNumber: number, off: boolean): UpdateKey {
     off,
   } as const;
   return { ...timed(n), ...asked, outcome: complete() };
+}
+
+function endEarly(n: number, keyNumber: number): Operation {
+  const asked = { op: 'end-early', organization: ORGANIZATION, request: 'early-12', keyId: key(keyNumber) } as const;
+  const end = { expireTimeMs: EXPIRE_TIME.getTime(), expiryMs: EXPIRY_MS };
+  return { ...timed(n), ...asked, ...end, outcome: complete() };
 }
 
 function switchOrganization(n: number, off: boolean): Operation {

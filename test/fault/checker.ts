@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 
 import { type Entry, type FaultKind, verifyChain } from '../../src/audit/verify-chain.js';
-import type { Create, Mutation, Operation, Revoke, Rotate, Verify } from '../support/history.js';
+import type { Create, EndEarly, Mutation, Operation, Revoke, Rotate, Verify } from '../support/history.js';
 
 export const VIOLATIONS = {
   'lost-key': 'a key that was acknowledged is not stored',
@@ -14,6 +14,9 @@ export const VIOLATIONS = {
   'valid-after-revoke': 'a verification that began after the acknowledgement of an end was VALID',
   'valid-while-off':
     'a verification that began after the acknowledgement of a disabling or suspension, and before anybody asked to undo it, was VALID',
+  'valid-after-expiry':
+    'a verification that began after the time at which its key was to end, and after that was acknowledged, was VALID',
+  'expiry-lost': 'a key whose earlier end was acknowledged has another at the end',
   'revocation-lost': 'a key whose end was acknowledged is not revoked at the end',
   'limit-exceeded': 'an organization had more keys than its limit',
   'second-key': 'one request made two keys',
@@ -41,6 +44,8 @@ export interface StoredKey {
   readonly keyId: string;
   readonly name: string;
   readonly state: string;
+  /** Absent: it does not expire. */
+  readonly expireTimeMs?: number;
   /** Empty: none. */
   readonly supersededBy: string;
   readonly rotatedFrom: string;
@@ -51,6 +56,8 @@ export interface Stored {
   readonly keys: readonly StoredKey[];
   /** Where each organization's chain ends. */
   readonly heads: ReadonlyMap<string, { readonly sequence: number; readonly hash: string }>;
+  /** Wall clock before the first of the decisions. */
+  readonly readTimeMs: number;
   /** What became of each credential, by its index. */
   readonly decisions: ReadonlyMap<number, string>;
 }
@@ -91,6 +98,7 @@ export async function check(evidence: Evidence): Promise<Findings> {
     ...checkKeys(evidence),
     ...checkEnds(evidence),
     ...checkSwitches(evidence),
+    ...checkExpiries(evidence),
     ...checkRequests(evidence),
     ...checkAnswers(evidence),
     ...checkLimits(evidence),
@@ -246,8 +254,53 @@ function* checkSwitches({ history, stored }: Evidence): Generator<Violation> {
   }
 }
 
+/** How far the service's clock and that of the clients may be apart, on one machine. */
+const CLOCK_FUZZ_MS = 100;
+
+/** Requests to end a key earlier that may have happened: by the key. Only one is made for each key. */
+function earlyEndsOf(history: readonly Operation[]): Map<string, EndEarly[]> {
+  const asked = history.flatMap((one) => (one.op === 'end-early' && one.outcome.kind !== 'refused' ? [one] : []));
+  return groupBy(asked, ({ keyId }) => keyId);
+}
+
+/** Whether its time can have come in the span. Who has set a clock can have made it come. */
+function mayBeOver(ends: readonly EndEarly[], { endMs }: Span, clockWasSet: boolean): boolean {
+  return ends.some((one) => one.startMs < endMs && (clockWasSet || one.expiryMs - CLOCK_FUZZ_MS < endMs));
+}
+
+function* checkExpiries({ history, stored, clockWasSet = false }: Evidence): Generator<Violation> {
+  const verifications = groupBy(
+    history.filter((one) => one.op === 'verify'),
+    ({ keyId }) => keyId,
+  );
+  const keys = new Map(stored.keys.map((key) => [key.keyId, key]));
+  for (const [keyId, ends] of earlyEndsOf(history)) {
+    const told = ends.find(({ outcome }) => outcome.kind === 'acknowledged' && outcome.complete);
+    if (!told) continue;
+    const { expireTimeMs } = keys.get(keyId) ?? {};
+    if (expireTimeMs !== told.expireTimeMs) {
+      const at = expireTimeMs === undefined ? 'never ends' : `ends at ${expireTimeMs}`;
+      yield { kind: 'expiry-lost', message: `${keyId}, which is to end at ${told.expireTimeMs}, ${at}` };
+    }
+    // Judged at the end too, where every clock is right again.
+    const afterMs = Math.max(told.endMs, told.expiryMs + CLOCK_FUZZ_MS);
+    const late = verifications.get(keyId)?.find((one) => one.startMs > afterMs && decisionOf(one) === 'VALID');
+    if (late && !clockWasSet) {
+      yield { kind: 'valid-after-expiry', message: `${name(late)} for ${keyId} after ${name(told)}` };
+    }
+  }
+  for (const { keyId, credential } of issuesOf(history)) {
+    const { expireTimeMs } = keys.get(keyId) ?? {};
+    const isOver = expireTimeMs !== undefined && expireTimeMs + CLOCK_FUZZ_MS < stored.readTimeMs;
+    if (isOver && credential !== undefined && stored.decisions.get(credential) === 'VALID') {
+      yield { kind: 'valid-after-expiry', message: `${keyId} at the end` };
+    }
+  }
+}
+
 function* checkKeys({ history, stored }: Evidence): Generator<Violation> {
   const switches = switchesOf(history);
+  const earlyEnds = earlyEndsOf(history);
   const keyIds = new Set(stored.keys.map(({ keyId }) => keyId));
   const endings = endingsOf(history);
   const told = new Set<string>();
@@ -261,6 +314,7 @@ function* checkKeys({ history, stored }: Evidence): Generator<Violation> {
     if (decision === 'VALID' || decision === 'RATE_LIMITED') continue;
     const all = switches.get(operation.organization) ?? [];
     if (isSwitchedOff(decision, switches.get(keyId) ?? [], all, AT_THE_END)) continue;
+    if (decision === 'EXPIRED' && earlyEnds.has(keyId)) continue;
     yield { kind: 'not-valid', message: `${keyId}, which ${name(operation)} answered, is ${decision ?? 'not judged'}` };
   }
 }
@@ -344,14 +398,17 @@ function bodyOf(operation: Mutation): string {
       return `${operation.keyId} ${operation.keepsOld ? 'kept' : 'ended'}`;
     case 'update-key':
       return `${operation.keyId} ${operation.off ? 'off' : 'on'}`;
+    case 'end-early':
+      return `${operation.keyId} ${operation.expireTimeMs}`;
     case 'update-organization':
       return operation.off ? 'off' : 'on';
   }
 }
 
 /** Denials and refusals that an outage, and not a change, must have caused. */
-function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generator<Violation> {
+function* checkAnswers({ history, keyLimits, defects = [], clockWasSet = false }: Evidence): Generator<Violation> {
   const endings = endingsOf(history);
+  const earlyEnds = earlyEndsOf(history);
   const switches = switchesOf(history);
   const organizations = organizationsOf(history);
   const untold = [...defects];
@@ -368,6 +425,8 @@ function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generato
       if (decision === 'REVOKED' && mayHaveEnded(operation.keyId, operation.endMs)) continue;
       const all = switches.get(organizations.get(operation.keyId) ?? '') ?? [];
       if (isSwitchedOff(decision, switches.get(operation.keyId) ?? [], all, operation)) continue;
+      const ends = earlyEnds.get(operation.keyId) ?? [];
+      if (decision === 'EXPIRED' && mayBeOver(ends, operation, clockWasSet)) continue;
       yield { kind: 'wrong-denial', message: `${name(operation)} for ${operation.keyId}: ${decision}` };
     } else if (outcome.kind === 'refused' && !isJustified(operation, outcome.reason)) {
       yield { kind: 'wrong-refusal', message: `${name(operation)}: ${outcome.reason}` };
@@ -379,6 +438,8 @@ function* checkAnswers({ history, keyLimits, defects = [] }: Evidence): Generato
       case 'KEY_REVOKED':
       case 'KEY_SUPERSEDED':
         return 'keyId' in operation && mayHaveEnded(operation.keyId, operation.endMs);
+      case 'EXPIRATION_INVALID':
+        return operation.op === 'end-early' && mayBeOver([operation], operation, clockWasSet);
       case 'ORGANIZATION_SUSPENDED':
         return mayBeOff(switches.get(operation.organization) ?? [], operation);
       case 'REQUEST_ID_REUSED':
@@ -478,6 +539,12 @@ function* checkRates({ history, clockWasSet }: Evidence): Generator<Violation> {
   }
 }
 
+interface EventFacts {
+  readonly state?: string;
+  /** RFC 3339. */
+  readonly expire_time?: string | null;
+}
+
 interface PublishedEvent {
   readonly organization: string;
   readonly sequence: number;
@@ -485,8 +552,8 @@ interface PublishedEvent {
   readonly data: {
     readonly request_id?: string;
     readonly key?: { readonly key_id: string };
-    readonly after?: { readonly state?: string };
-    readonly previous_key?: { readonly key_id: string; readonly after?: { readonly state?: string } };
+    readonly after?: EventFacts;
+    readonly previous_key?: { readonly key_id: string; readonly after?: EventFacts };
     readonly hash: string;
     readonly previous_hash: string;
   };
@@ -561,6 +628,19 @@ function* checkEvents({ history, stored, published }: Evidence): Generator<Viola
     const isOff = state === 'DISABLED';
     if (state === 'REVOKED' || isOff === (told.get(keyId) === 'DISABLED')) continue;
     yield { kind: 'event-missing', message: `none tells that ${keyId} was switched ${isOff ? 'off' : 'on'}` };
+  }
+  const endsTold = new Set(
+    events.flatMap(({ data: { key, after, previous_key: previous } }) => [
+      `${key?.key_id} ${after?.expire_time}`,
+      `${previous?.key_id} ${previous?.after?.expire_time}`,
+    ]),
+  );
+  for (const { keyId, expireTimeMs } of keys.values()) {
+    if (expireTimeMs === undefined) continue;
+    const time = new Date(expireTimeMs).toISOString();
+    if (!endsTold.has(`${keyId} ${time}`)) {
+      yield { kind: 'event-missing', message: `none tells that ${keyId} ends at ${time}` };
+    }
   }
   const updates = events.filter(({ type, data }) => type.endsWith('.updated') && data.request_id !== undefined);
   for (const [request, count] of countBy(

@@ -6,7 +6,7 @@ import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import type { AuditServiceClient } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { ListAuditEventsRequest, type ListAuditEventsResponse } from '../../src/gen/keyreeve/v1/audit_service.js';
 import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
-import { KeyState } from '../../src/gen/keyreeve/v1/key.js';
+import { type Key, KeyState } from '../../src/gen/keyreeve/v1/key.js';
 import {
   CreateKeyRequest,
   ImportKeysRequest,
@@ -30,6 +30,7 @@ import {
   type UpdateOrganizationResponse,
 } from '../../src/gen/keyreeve/v1/organization_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import { toTimestamp } from '../../src/grpc/messages.js';
 import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential } from '../../src/keys/credential.js';
 import { call } from '../support/call.js';
@@ -178,22 +179,41 @@ export class Clients implements Disposable {
     request: string,
     { keyId, off }: { keyId: string; off: boolean },
   ): Promise<Outcome<Answers['update-key']>> {
+    const update = { key: { disabled: off }, updateMask: ['disabled'] };
     return this.#history.record({ op: 'update-key', organization, request, keyId, off }, replica, () =>
-      outcomeOf(async () => {
-        const ask = UpdateKeyRequest.fromPartial({
-          ...toRef(organization),
-          actor: ACTOR,
-          requestId: request,
-          selector: { selector: { $case: 'keyId' as const, value: keyId } },
-          key: { disabled: off },
-          updateMask: ['disabled'],
-        });
-        const { enforcement } = await call<UpdateKeyResponse>((done) =>
-          this.#keys(replica).updateKey(ask, new Metadata(), inTime(), done),
-        );
-        return { complete: enforcement?.complete ?? false };
-      }),
+      this.#updateKey(replica, organization, { requestId: request, keyId, ...update }),
     );
+  }
+
+  endEarly(
+    replica: number,
+    organization: string,
+    request: string,
+    { keyId, expireTimeMs, expiryMs }: { keyId: string; expireTimeMs: number; expiryMs: number },
+  ): Promise<Outcome<Answers['end-early']>> {
+    const asked = { op: 'end-early', organization, request, keyId, expireTimeMs, expiryMs } as const;
+    const update = { key: { expireTime: toTimestamp(new Date(expireTimeMs)) }, updateMask: ['expire_time'] };
+    return this.#history.record(asked, replica, () =>
+      this.#updateKey(replica, organization, { requestId: request, keyId, ...update }),
+    );
+  }
+
+  #updateKey(
+    replica: number,
+    organization: string,
+    {
+      keyId,
+      ...update
+    }: { requestId: string; keyId: string; key: Partial<Pick<Key, 'disabled' | 'expireTime'>>; updateMask: string[] },
+  ): Promise<Outcome<{ complete: boolean }>> {
+    return outcomeOf(async () => {
+      const selector = { selector: { $case: 'keyId' as const, value: keyId } };
+      const ask = UpdateKeyRequest.fromPartial({ ...toRef(organization), actor: ACTOR, selector, ...update });
+      const { enforcement } = await call<UpdateKeyResponse>((done) =>
+        this.#keys(replica).updateKey(ask, new Metadata(), inTime(), done),
+      );
+      return { complete: enforcement?.complete ?? false };
+    });
   }
 
   updateOrganization(
@@ -227,7 +247,7 @@ export class Clients implements Disposable {
           rate: {
             limit: rateLimit.limit,
             remaining: rateLimit.remaining,
-            resetMs: Number(rateLimit.resetTime.seconds) * 1000 + rateLimit.resetTime.nanos / 1e6,
+            resetMs: toMs(rateLimit.resetTime),
           },
         };
         return { decision: Decision[decision], ...rate };
@@ -240,11 +260,12 @@ export class Clients implements Disposable {
     const keys: StoredKey[] = [];
     for (const organization of organizations) keys.push(...(await this.#listKeys(organization)));
     const decisions = new Map<number, string>();
+    const readTimeMs = Date.now();
     for (const index of this.#credentials.keys()) {
       const { decision } = await untilAnswered(() => this.#judge(0, index));
       decisions.set(index, Decision[decision]);
     }
-    return { keys, heads: await this.readHeads(organizations), decisions };
+    return { keys, heads: await this.readHeads(organizations), readTimeMs, decisions };
   }
 
   async readHeads(organizations: readonly string[]): Promise<Stored['heads']> {
@@ -275,11 +296,12 @@ export class Clients implements Disposable {
         call<ListKeysResponse>((done) => this.#keys(0).listKeys(ask, new Metadata(), inTime(), done)),
       );
       keys.push(
-        ...page.keys.map(({ keyId, name, state, supersededBy, rotatedFrom }) => ({
+        ...page.keys.map(({ keyId, name, state, expireTime, supersededBy, rotatedFrom }) => ({
           organization,
           keyId,
           name,
           state: KeyState[state],
+          ...(expireTime && { expireTimeMs: toMs(expireTime) }),
           supersededBy,
           rotatedFrom,
         })),
@@ -326,6 +348,10 @@ export class Clients implements Disposable {
 function toRef(organization: string): { keyspace: string; organizationId: string } {
   const [keyspace = '', organizationId = ''] = organization.split('/');
   return { keyspace, organizationId };
+}
+
+function toMs({ seconds, nanos }: { seconds: bigint; nanos: number }): number {
+  return Number(seconds) * 1000 + nanos / 1e6;
 }
 
 function inTime(): { deadline: number } {

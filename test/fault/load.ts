@@ -19,6 +19,7 @@ const VERIFIERS = 2;
 const REST_MS = 10;
 const RETRY_MS = 100;
 const SUSPENDED_KEYS = 3;
+const EARLY_MS_MAX = 1000;
 /** Old keys are judged at the end; while it runs a verifier looks at the newest. */
 const RECENT_KEYS = 200;
 
@@ -140,6 +141,24 @@ export function startLoad(clients: Clients, random: Random): Load {
     }
     known.push(key);
   }
+  /** A key ends while it is in use, with a look at each replica before and after. */
+  async function endEarly(chance: Random): Promise<void> {
+    const key = take(chance, (one) => OPEN.includes(one.organization));
+    if (!key) {
+      await create(chance, chance.pick(OPEN));
+      return;
+    }
+    const { organization, keyId, credential } = key;
+    const inMs = chance.between(EARLY_MS_MAX / 2, EARLY_MS_MAX);
+    const end = { keyId, expireTimeMs: Date.now() + inMs, expiryMs: performance.now() + inMs };
+    const request = newRequest();
+    await insist(chance, (replica) => clients.endEarly(replica, organization, request, end));
+    for (const atMs of [end.expiryMs - EARLY_MS_MAX / 4, end.expiryMs + EARLY_MS_MAX / 4]) {
+      await sleep(Math.max(0, atMs - performance.now()));
+      const verifications = clients.replicas.map((_, replica) => clients.verify(replica, keyId, credential));
+      (await Promise.all(verifications)).forEach(seen);
+    }
+  }
   function take(chance: Random, of: (key: KnownKey) => boolean): KnownKey | undefined {
     const recent = known.map((key, at) => ({ key, at })).slice(-RECENT_KEYS);
     const candidates = recent.filter(({ key }) => of(key));
@@ -212,6 +231,7 @@ export function startLoad(clients: Clients, random: Random): Load {
     ...Array<typeof provision>(LIMIT_PROVISIONERS).fill(provisionLimited),
     ...Array<typeof provision>(VERIFIERS).fill(verify),
     suspendAndResume,
+    endEarly,
     verifyRated,
   ];
   const loops = steps.map((step) => loop(random.fork(), step));

@@ -1,4 +1,5 @@
 /** The checker itself: it names what a bug breaks, and finds nothing where there is none. All bugs: `npm run soak -- --seeded-bugs`. */
+import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 
 import { buildProgram, changedSources } from './program.js';
@@ -10,6 +11,14 @@ const TIMEOUT_MS = 120_000;
 
 test.for(SEEDED_BUGS)('the bug can still be put into the source: $name', ({ replacements }) => {
   expect(changedSources(replacements).size).toBeGreaterThan(0);
+});
+
+test('docs/reliability.md lists the bugs', async () => {
+  const page = await readFile(new URL('../../docs/reliability.md', import.meta.url), 'utf8');
+  const table = page.slice(page.indexOf('| bug '), page.indexOf('Two are missing on purpose'));
+  const rows = [...table.matchAll(/^\| (.+?) +\| .+? +\| (.+?) +\|$/gm)].slice(2);
+  expect(rows.map(([, name]) => name)).toEqual(SEEDED_BUGS.map(({ name }) => name));
+  for (const [at, { caughtAs }] of SEEDED_BUGS.entries()) expect(rows[at]?.[2]).toContain(`\`${caughtAs}\``);
 });
 
 /** The others take too long for every run, and the runs without a bug are those of the other files. */

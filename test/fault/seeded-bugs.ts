@@ -147,6 +147,12 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     caughtAs: 'valid-while-off',
   },
   {
+    name: 'an earlier end is stored and not looked at',
+    replacements: [{ file: 'src/keys/judge-key.ts', from: "return 'EXPIRED';", to: "return 'VALID';" }],
+    scenario: embedded('pause', 'pause', 'pause', 'pause'),
+    caughtAs: 'valid-after-expiry',
+  },
+  {
     name: 'a lineage has more than one superseded key that goes on working',
     replacements: [
       {

@@ -48,6 +48,15 @@ export type Asked =
       readonly keyId: string;
       readonly off: boolean;
     }
+  /** Ends a key earlier: at `expireTimeMs` of the wall clock, which is `expiryMs` of the clients' own. */
+  | {
+      readonly op: 'end-early';
+      readonly organization: string;
+      readonly request: string;
+      readonly keyId: string;
+      readonly expireTimeMs: number;
+      readonly expiryMs: number;
+    }
   /** Suspends an organization or lets it go on. */
   | {
       readonly op: 'update-organization';
@@ -70,6 +79,7 @@ export interface Answers {
     readonly complete: boolean;
   };
   readonly 'update-key': { readonly complete: boolean };
+  readonly 'end-early': { readonly complete: boolean };
   readonly 'update-organization': { readonly complete: boolean };
   /** `resetMs`: when the rate window ends, by the service's wall clock. */
   readonly verify: {
@@ -86,10 +96,11 @@ export type Revoke = OperationOf<'revoke'>;
 export type Import = OperationOf<'import'>;
 export type Rotate = OperationOf<'rotate'>;
 export type UpdateKey = OperationOf<'update-key'>;
+export type EndEarly = OperationOf<'end-early'>;
 export type UpdateOrganization = OperationOf<'update-organization'>;
 export type Verify = OperationOf<'verify'>;
 /** What asks for a change. */
-export type Mutation = Create | Import | Revoke | Rotate | UpdateKey | UpdateOrganization;
+export type Mutation = Create | Import | Revoke | Rotate | UpdateKey | EndEarly | UpdateOrganization;
 export type Operation = Mutation | Verify;
 
 export class History {
