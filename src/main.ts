@@ -15,7 +15,7 @@ import { serve } from './grpc/server.js';
 import { systemRandom } from './keys/base62.js';
 import { sourceOf } from './keys/chain.js';
 import { type Clock, Deadline, systemClock } from './keys/clock.js';
-import { contradictions, factsOf } from './keys/keyspace-facts.js';
+import { contradictions, keyspaceFactsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
 import { fingerprintOf, pepperContradictions, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
@@ -129,7 +129,7 @@ async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keysp
   const deadline = Deadline.after(START_MS_MAX, clock);
   const problems = contradictions(await store.keyspaceFacts(deadline), keyspaces);
   if (problems.length > 0) throw new CannotStart(problems);
-  await store.rememberKeyspaces([...keyspaces.values()].map(factsOf), deadline);
+  await store.rememberKeyspaces([...keyspaces.values()].map(keyspaceFactsOf), deadline);
 }
 
 async function checkPeppers(store: Store, peppers: Peppers, clock: Clock, log: Log): Promise<void> {

@@ -7,14 +7,24 @@ export class TookTooLong extends Error {
   }
 }
 
+export interface Impatience {
+  /** Ends the waiting at once. */
+  readonly signal?: AbortSignal | undefined;
+  /** What is thrown where the time is over. Absent: `TookTooLong`. */
+  readonly late?: () => Error;
+}
+
 /**
  * Waits for work that cannot be called off, but not for ever.
- * @param signal ends the waiting at once
- * @throws TookTooLong, the signal's reason, or what the work throws
+ * @throws what `late` makes, the signal's reason, or what the work throws
  */
-export async function within<T>(ms: number, work: Promise<T>, signal?: AbortSignal): Promise<T> {
+export async function within<T>(
+  ms: number,
+  work: Promise<T>,
+  { signal, late = () => new TookTooLong(ms) }: Impatience = {},
+): Promise<T> {
   const { promise: ended, reject } = withoutWork();
-  const timer = setTimeout(() => reject(new TookTooLong(ms)), ms);
+  const timer = setTimeout(() => reject(late()), ms);
   const abort = () => reject(signal?.reason);
   signal?.addEventListener('abort', abort);
   if (signal?.aborted) abort();

@@ -5,9 +5,11 @@
  */
 import type { Logger } from 'pino';
 
+import { counted } from '../counted.js';
 import { type Clock, Deadline } from '../keys/clock.js';
 import type { AuditEvent } from '../keys/event.js';
 import type { OrganizationRef } from '../keys/organization.js';
+import { within } from '../within.js';
 import { Bell } from './bell.js';
 import { FaultLog } from './fault-log.js';
 import { findLost, type Found, whereUnreadable } from './find-lost.js';
@@ -15,7 +17,6 @@ import type { Outbox } from './outbox.js';
 import type { EventStore } from './read-store.js';
 import type { Store } from '../store/port.js';
 import { type AuditSink, type ReadableSink, SinkFault } from './sink.js';
-import { within } from './within.js';
 
 /** The sink has what the store lacks, or may lack. Waiting does not mend it, and the store must not be served from. */
 export class StoreBehind extends Error {
@@ -25,7 +26,7 @@ export class StoreBehind extends Error {
     const events = organizations.reduce((sum, { count }) => sum + count, 0);
     super(
       events > 0
-        ? `the audit sink (${sink}) holds ${times(events, 'event')} of ${times(organizations.length, 'organization')}` +
+        ? `the audit sink (${sink}) holds ${counted(events, 'event')} of ${counted(organizations.length, 'organization')}` +
             `${events < LOST_MAX ? '' : ', and perhaps more,'} ` +
             'that the store lacks: it was put back to an earlier state, and may accept keys that were revoked since; ' +
             'keyreeve reconcile says what is missing, and with --apply revokes them again'
@@ -232,8 +233,4 @@ class Checked implements AuditSink {
       log.info(progress, 'audit check: reading what was published since the last position that is remembered');
     };
   }
-}
-
-function times(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

@@ -6,8 +6,7 @@
 import { type Socket, connect } from 'node:net';
 import { Kafka, type KafkaConfig, type LogEntry, logLevel } from 'kafkajs';
 import type { Logger } from 'pino';
-
-import { within } from './within.js';
+import { within } from '../within.js';
 
 export interface KafkaSettings {
   /** `host:port`, one at least. */

@@ -8,11 +8,11 @@ import type { Logger } from 'pino';
 
 import type { AuditEvent } from '../keys/event.js';
 import { type OrganizationRef, organizationPath } from '../keys/organization.js';
+import { within } from '../within.js';
 import { createKafkaClient, type KafkaClient, type KafkaSettings } from './kafka-client.js';
 import { findRanges, readRanges } from './read-topic.js';
 import { type ReadableSink, SinkFault, type SinkReading } from './sink.js';
 import { ensureTopic, TOPIC_PARTITIONS } from './topic.js';
-import { within } from './within.js';
 
 // Node finds these names on the default export alone.
 const { KafkaJSError, KafkaJSProtocolError } = kafkajs;

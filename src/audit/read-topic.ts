@@ -2,10 +2,10 @@ import { randomUUID } from 'node:crypto';
 import kafkajs, { type Admin, type Consumer, type KafkaMessage } from 'kafkajs';
 import type { Logger } from 'pino';
 
+import { TookTooLong, within } from '../within.js';
 import { Handover } from './handover.js';
 import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
 import type { Entry } from './verify-chain.js';
-import { TookTooLong, within } from './within.js';
 
 // Node finds this name on the default export alone.
 const { KafkaJSProtocolError } = kafkajs;

@@ -10,6 +10,7 @@ import type { Logger } from 'pino';
 import { type Clock, Deadline } from '../keys/clock.js';
 import type { AuditEvent } from '../keys/event.js';
 import type { OrganizationRef } from '../keys/organization.js';
+import { within } from '../within.js';
 import { BacklogWatch } from './backlog.js';
 import { Bell } from './bell.js';
 import { FaultLog } from './fault-log.js';
@@ -17,7 +18,6 @@ import { Lane } from './lane.js';
 import { LeadershipClaim, OBSERVE_MS, RENEW_MS } from './leadership.js';
 import type { Backlog, Outbox, SinkPosition } from './outbox.js';
 import { type AuditSink, SinkFault } from './sink.js';
-import { within } from './within.js';
 
 export interface RelayParts {
   readonly outbox: Outbox;

@@ -5,9 +5,10 @@
 import kafkajs, { type Admin } from 'kafkajs';
 import type { Logger } from 'pino';
 
+import { counted } from '../counted.js';
+import { within } from '../within.js';
 import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
 import { SinkFault } from './sink.js';
-import { within } from './within.js';
 
 // Node finds these names on the default export alone.
 const { ConfigResourceTypes, KafkaJSAggregateError, KafkaJSProtocolError } = kafkajs;
@@ -65,7 +66,7 @@ export async function ensureTopic(
   const client = createKafkaClient(settings, log);
   const admin = client.kafka.admin();
   try {
-    return await within(CHECK_MS, check(admin, settings, create, log), signal);
+    return await within(CHECK_MS, check(admin, settings, create, log), { signal });
   } catch (error) {
     throw error instanceof SinkFault ? error : toFault(error, settings);
   } finally {
@@ -106,7 +107,7 @@ export function judgeTopic(
   }
   if (replication < REPLICATION && !excused) {
     problems.push(
-      `it has ${times(replication, 'replica')}, expected ${REPLICATION}: a broker's disk could take events with it; ` +
+      `it has ${counted(replication, 'replica')}, expected ${REPLICATION}: a broker's disk could take events with it; ` +
         `add replicas with kafka-reassign-partitions${excuse}`,
     );
   }
@@ -147,7 +148,7 @@ async function createTopic(admin: Admin, settings: KafkaSettings, brokers: numbe
   const alone = allowSingleBroker && brokers < REPLICATION;
   if (brokers < REPLICATION && !alone) {
     throw refusal(settings, [
-      `it is missing, and to make it with ${REPLICATION} replicas takes as many brokers, of which ${times(brokers, 'answer')}; ` +
+      `it is missing, and to make it with ${REPLICATION} replicas takes as many brokers, of which ${counted(brokers, 'answers', 'answer')}; ` +
         ALLOW_SINGLE_BROKER,
     ]);
   }
@@ -206,8 +207,4 @@ function toFault(error: unknown, settings: KafkaSettings): SinkFault {
   }
   const message = cause instanceof Error ? cause.message : 'unknown error';
   return new SinkFault('unavailable', `Kafka could not be asked about the audit topic: ${message}`, { cause: error });
-}
-
-function times(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

@@ -1,4 +1,5 @@
 /** What the options' values look like: each parser answers the value or says what is expected, never what was given. */
+import { randomUUID } from 'node:crypto';
 import { Option } from 'commander';
 
 import { type Actor, ActorType } from '../gen/keyreeve/v1/actor.js';
@@ -141,6 +142,20 @@ export function toActor({ actor, permission }: ActorOptions): Actor | undefined 
   if (actor) return { ...actor, permissions: [...(permission ?? [])] };
   if (permission) throw new UsageFault('--permission: expected --actor with it');
   return undefined;
+}
+
+export interface ChangeOptions extends OrganizationOptions, ActorOptions {
+  readonly requestId?: string;
+}
+
+/** @param purpose why one would give the id of an earlier try */
+export const requestIdOption = (purpose = 'to repeat just that'): Option =>
+  new Option('--request-id <id>', `the id of an earlier try, ${purpose} (default: a new one)`);
+
+/** What every request to change something of an organization's holds. */
+export function toChange(options: ChangeOptions) {
+  const requestId = options.requestId ?? randomUUID();
+  return { ...toOrganization(options), actor: toActor(options), requestId };
 }
 
 function parseNamed(option: Option, parse: (text: string) => unknown, text: string): unknown {

@@ -6,21 +6,17 @@ import { newEventId, newKeyId } from '../keys/ids.js';
 import type { Keyspace } from '../keys/keyspace.js';
 import { nameFor } from '../keys/new-key.js';
 import { isRefusal } from '../keys/refusal.js';
-import { toTenant } from './callers.js';
 import { orRefuse, Refused } from './errors.js';
 import { parseExpiration } from './expiration.js';
 import { toCredentialMessage, toKeyMessage } from './messages.js';
-import { commit, toAsk, toLoad } from './mutation.js';
+import { commit, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import type { Unary } from './unary.js';
 
 export function handleCreateKey(parts: Parts): Unary<CreateKeyRequest, CreateKeyResponse> {
   const { store, keyspaces, clock } = parts;
   return async (request, call) => {
-    const tenant = toTenant(request, call.caller, keyspaces);
-    const { keyspace, organization } = tenant;
-    call.note({ keyspace: keyspace.name });
-    const ask = toAsk('CreateKey', request, tenant, call, () => parseFields(request));
+    const { keyspace, organization, ask } = openChange('CreateKey', request, call, keyspaces, parseFields);
     const name = nameFor(ask.name, keyspace);
     // Where there is no name to ask for, the rule says so: a repeat comes before.
     const load = { ...toLoad(ask.mutation), ...(keyspace.names.unique && !isRefusal(name) && { name }) };

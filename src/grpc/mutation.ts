@@ -3,9 +3,10 @@ import { isEmpty, type Load, type Rule } from '../keys/change.js';
 import type { Mutation } from '../keys/event.js';
 import { parseRequestId } from '../keys/fields.js';
 import { type Refusal, isRefusal } from '../keys/refusal.js';
+import type { OrganizationRef } from '../keys/organization.js';
 import { requestHash } from '../keys/repeat.js';
 import { parseActor } from './actor.js';
-import { permitChange, type Tenant } from './callers.js';
+import { type Keyspaces, permitChange, type Tenant, toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import type { Parts } from './parts.js';
 import type { Call } from './unary.js';
@@ -40,6 +41,22 @@ export function toAsk<Fields extends object>(
     ...(requestId !== undefined && { request: { method, requestId, hash: requestHash({ actor, ...fields }) } }),
   };
   return { ...fields, mutation };
+}
+
+/**
+ * Begins a request to change something: whose it is, and what it asks for.
+ * @throws Refused
+ */
+export function openChange<R extends OrganizationRef & MutationRequest, Fields extends object>(
+  method: string,
+  request: R,
+  call: Pick<Call, 'caller' | 'note'>,
+  keyspaces: Keyspaces,
+  parse: (request: R) => Fields,
+): Tenant & { readonly ask: Fields & { readonly mutation: Mutation } } {
+  const tenant = toTenant(request, call.caller, keyspaces);
+  call.note({ keyspace: tenant.keyspace.name });
+  return { ...tenant, ask: toAsk(method, request, tenant, call, () => parse(request)) };
 }
 
 /** What any change needs to see: the organization, and what an earlier request of this identity answered. */

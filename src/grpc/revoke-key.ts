@@ -5,10 +5,9 @@ import { newEventId } from '../keys/ids.js';
 import { REVOCATION_REASONS, type RevocationReason } from '../keys/key.js';
 import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { revokeKey, type RevokeKeyDraw } from '../keys/revoke-key.js';
-import { toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import { toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, toAsk, toLoad } from './mutation.js';
+import { commit, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -16,10 +15,7 @@ import type { Unary } from './unary.js';
 export function handleRevokeKey(parts: Parts): Unary<RevokeKeyRequest, RevokeKeyResponse> {
   const { keyspaces, clock } = parts;
   return async (request, call) => {
-    const tenant = toTenant(request, call.caller, keyspaces);
-    const { keyspace } = tenant;
-    call.note({ keyspace: keyspace.name });
-    const ask = toAsk('RevokeKey', request, tenant, call, () => parseFields(request));
+    const { keyspace, ask } = openChange('RevokeKey', request, call, keyspaces, parseFields);
     const draw: RevokeKeyDraw = { now: clock.now(), eventIds: [newEventId(), newEventId()] };
 
     const { selector } = ask;

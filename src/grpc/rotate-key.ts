@@ -3,11 +3,10 @@ import { newCredential } from '../keys/credential.js';
 import { newEventId, newKeyId } from '../keys/ids.js';
 import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { rotateKey, type RotateKeyDraw } from '../keys/rotate-key.js';
-import { toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import { parseExpiration, parseOverlap } from './expiration.js';
 import { toCredentialMessage, toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, toAsk, toLoad } from './mutation.js';
+import { commit, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -15,10 +14,7 @@ import type { Unary } from './unary.js';
 export function handleRotateKey(parts: Parts): Unary<RotateKeyRequest, RotateKeyResponse> {
   const { keyspaces, clock, peppers, random } = parts;
   return async (request, call) => {
-    const tenant = toTenant(request, call.caller, keyspaces);
-    const { keyspace } = tenant;
-    call.note({ keyspace: keyspace.name });
-    const ask = toAsk('RotateKey', request, tenant, call, () => parseFields(request));
+    const { keyspace, ask } = openChange('RotateKey', request, call, keyspaces, parseFields);
     const draw: RotateKeyDraw = {
       now: clock.now(),
       keyId: newKeyId(),

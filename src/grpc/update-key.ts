@@ -7,11 +7,10 @@ import { newEventId } from '../keys/ids.js';
 import { cacheTtlMsMax, type Keyspace } from '../keys/keyspace.js';
 import { isRefusal } from '../keys/refusal.js';
 import { type UpdateKey, updateKey, type UpdateKeyDraw } from '../keys/update-key.js';
-import { toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import { parseTimestamp } from './expiration.js';
 import { toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, toAsk, toLoad } from './mutation.js';
+import { commit, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -20,10 +19,7 @@ import { parseUpdateMask } from './update-mask.js';
 export function handleUpdateKey(parts: Parts): Unary<UpdateKeyRequest, UpdateKeyResponse> {
   const { keyspaces, clock } = parts;
   return async (request, call) => {
-    const tenant = toTenant(request, call.caller, keyspaces);
-    const { keyspace } = tenant;
-    call.note({ keyspace: keyspace.name });
-    const ask = toAsk('UpdateKey', request, tenant, call, () => parseFields(request));
+    const { keyspace, ask } = openChange('UpdateKey', request, call, keyspaces, parseFields);
     const draw: UpdateKeyDraw = { now: clock.now(), eventId: newEventId() };
 
     const load = loadFor(ask, keyspace);

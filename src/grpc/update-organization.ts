@@ -3,10 +3,9 @@ import type { UpdateOrganizationRequest, UpdateOrganizationResponse } from '../g
 import { newEventId } from '../keys/ids.js';
 import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { updateOrganization, type UpdateOrganizationDraw } from '../keys/update-organization.js';
-import { toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
 import { toEnforcementMessage, toOrganizationMessage } from './messages.js';
-import { commit, toAsk, toLoad } from './mutation.js';
+import { commit, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import type { Unary } from './unary.js';
 import { parseUpdateMask } from './update-mask.js';
@@ -14,10 +13,7 @@ import { parseUpdateMask } from './update-mask.js';
 export function handleUpdateOrganization(parts: Parts): Unary<UpdateOrganizationRequest, UpdateOrganizationResponse> {
   const { keyspaces, clock } = parts;
   return async (request, call) => {
-    const tenant = toTenant(request, call.caller, keyspaces);
-    const { keyspace } = tenant;
-    call.note({ keyspace: keyspace.name });
-    const ask = toAsk('UpdateOrganization', request, tenant, call, () => parseFields(request));
+    const { keyspace, ask } = openChange('UpdateOrganization', request, call, keyspaces, parseFields);
     const draw: UpdateOrganizationDraw = { now: clock.now(), eventId: newEventId() };
 
     const load = toLoad(ask.mutation);

@@ -4,7 +4,7 @@ import type { Mutation } from './event.js';
 import { type Expiration, expireTimeFor } from './expiration.js';
 import type { Key } from './key.js';
 import type { Keyspace } from './keyspace.js';
-import { factsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
+import { keyFactsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
 import { type Refusal, isRefusal } from './refusal.js';
 import { repeated } from './repeat.js';
 
@@ -73,7 +73,7 @@ export function createKey(
         time: now,
         mutation,
         key,
-        after: factsOf(key, now),
+        after: keyFactsOf(key, now),
       },
     ],
     ...(mutation.request && { request: { mutation, keyIds: [key.keyId] } }),

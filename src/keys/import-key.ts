@@ -3,7 +3,7 @@ import type { Mutation } from './event.js';
 import { judgeEndless } from './expiration.js';
 import type { Digest, Key } from './key.js';
 import type { Keyspace } from './keyspace.js';
-import { factsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
+import { keyFactsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
 import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
 
 /** One key to take over, its fields in normal form. */
@@ -90,7 +90,7 @@ export function importKey(
     answer: { key, alreadyImported: false },
     widens: true,
     put: [{ after: key }],
-    events: [{ eventId, type: 'key.imported', time: now, mutation, key, after: factsOf(key, now) }],
+    events: [{ eventId, type: 'key.imported', time: now, mutation, key, after: keyFactsOf(key, now) }],
   };
 }
 

@@ -16,7 +16,7 @@ export interface StoredKeyspace extends KeyspaceFacts {
   readonly plansInUse: readonly string[];
 }
 
-export function factsOf(keyspace: Keyspace): KeyspaceFacts {
+export function keyspaceFactsOf(keyspace: Keyspace): KeyspaceFacts {
   const { kind, prefix, bodyLength } = keyspace.credential;
   return { name: keyspace.name, kind, prefix, bodyLength, uniqueNames: keyspace.names.unique };
 }
@@ -47,7 +47,7 @@ function contradictionsOf(stored: StoredKeyspace, configured: ReadonlyMap<string
   const keyspace = configured.get(stored.name);
   const wayOut = 'restore it, or revoke those keys first';
   if (!keyspace) return [`keyspace ${stored.name} is gone, but unrevoked keys of it are stored; ${wayOut}`];
-  const now = factsOf(keyspace);
+  const now = keyspaceFactsOf(keyspace);
   const changed = (field: string, before: string | number, after: string | number): string =>
     `keyspace ${stored.name} has ${field} ${after}, but unrevoked keys were made with ${before}; ${wayOut}`;
   return [

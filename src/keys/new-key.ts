@@ -49,7 +49,7 @@ export function judgeRoom({ organization, nameHolder }: OrganizationState, keysp
 }
 
 /** All that the event of a new key tells of it. */
-export function factsOf(key: Key, now: Date): Required<KeyFacts> {
+export function keyFactsOf(key: Key, now: Date): Required<KeyFacts> {
   const { name, type, scopes, labels, expireTime } = key;
   return { name, type, state: stateOf(key, now), scopes, labels, expireTime: expireTime ?? null };
 }

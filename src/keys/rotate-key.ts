@@ -4,7 +4,7 @@ import type { EventDraft, KeyFacts, Mutation } from './event.js';
 import { type Expiration, expireTimeFor, LATEST_TIME } from './expiration.js';
 import { endsLater, isExpired, type Key, revise, stateOf } from './key.js';
 import type { Keyspace } from './keyspace.js';
-import { factsOf, newKey } from './new-key.js';
+import { keyFactsOf, newKey } from './new-key.js';
 import { type Refusal, isRefusal, refuseArgument } from './refusal.js';
 import { repeated } from './repeat.js';
 import { revoked } from './revoke-key.js';
@@ -101,7 +101,7 @@ export function rotateKey(
         time: now,
         mutation: ask.mutation,
         key,
-        after: factsOf(key, now),
+        after: keyFactsOf(key, now),
         previous: { key: previousKey, before: endOf(old, now), after: endOf(previousKey, now) },
         ...(overlapMs === 0 && { reason: 'SUPERSEDED' }),
       },

@@ -67,8 +67,8 @@ export function updateKey(
         time: draw.now,
         mutation,
         key: after,
-        before: factsOf(changes, key, draw.now),
-        after: factsOf(changes, after, draw.now),
+        before: changedFactsOf(changes, key, draw.now),
+        after: changedFactsOf(changes, after, draw.now),
       },
     ],
     ...request,
@@ -131,7 +131,7 @@ function onlyNarrows(key: Key, { expireTime, standing, ...others }: Changes): bo
 }
 
 /** Of the facts that change, how they stand in the record. */
-function factsOf(changes: Changes, key: Key, now: Date): KeyFacts {
+function changedFactsOf(changes: Changes, key: Key, now: Date): KeyFacts {
   return {
     ...(changes.name !== undefined && { name: key.name }),
     ...(changes.labels && { labels: key.labels }),

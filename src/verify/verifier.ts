@@ -49,7 +49,7 @@ export interface VerifierParts {
 }
 
 /** Disposing a verifier takes this long at most. */
-export const VERIFIER_STOP_MS = 2000;
+const VERIFIER_STOP_MS = 2000;
 
 /**
  * Reads the store at each call, so a decision is as fresh as the store's own answer. Disposing it writes the last uses

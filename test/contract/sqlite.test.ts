@@ -9,7 +9,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { type Clock, systemClock } from '../../src/keys/clock.js';
 import type { AuditEvent } from '../../src/keys/event.js';
 import { KEY_STATES } from '../../src/keys/key.js';
-import { factsOf } from '../../src/keys/keyspace-facts.js';
+import { keyspaceFactsOf } from '../../src/keys/keyspace-facts.js';
 import { organizationPath } from '../../src/keys/organization.js';
 import type { Store } from '../../src/store/port.js';
 import { Connection, type Statement } from '../../src/store/sqlite/connection.js';
@@ -202,7 +202,7 @@ describe('sqlite: a file of an earlier release', () => {
       const key = await create(store, asked);
       await revoke(store, await create(store));
       await put(store, [aKey({ standing: { kind: 'disabled' } }), aKey({ expireTime: noon })]);
-      await store.rememberKeyspaces([factsOf(aKeyspace())], ample());
+      await store.rememberKeyspaces([keyspaceFactsOf(aKeyspace())], ample());
       await store.outbox.markPublished((await eventsOf(store)).slice(0, 2), position);
       return { key, holds: await holdings(store) };
     })();

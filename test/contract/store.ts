@@ -13,7 +13,7 @@ import { Deadline, systemClock } from '../../src/keys/clock.js';
 import type { AuditEvent, EventDraft, EventType } from '../../src/keys/event.js';
 import { newClientId, newKeyId } from '../../src/keys/ids.js';
 import { etagOf, type Key, KEY_STATES, type Standing, revise, stateOf } from '../../src/keys/key.js';
-import { factsOf } from '../../src/keys/keyspace-facts.js';
+import { keyspaceFactsOf } from '../../src/keys/keyspace-facts.js';
 import {
   etagOfOrganization,
   GENESIS_HASH,
@@ -390,7 +390,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         () => store.pepperFingerprints(passed()),
         () => store.rememberPeppers(new Map([[1, 'f'.repeat(64)]]), passed()),
         () => store.keyspaceFacts(passed()),
-        () => store.rememberKeyspaces([factsOf(uniqueNames)], passed()),
+        () => store.rememberKeyspaces([keyspaceFactsOf(uniqueNames)], passed()),
         () => store.ping(passed()),
       ];
       for (const call of calls) await expect(call()).rejects.toThrow(StoreFault);
@@ -1524,7 +1524,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
     onStore(
       'the facts of each are remembered as last told, with whether unrevoked keys rely on them',
       async (store) => {
-        const shop = factsOf(aKeyspace());
+        const shop = keyspaceFactsOf(aKeyspace());
         const mart = { name: 'mart', kind: 'pair' as const, prefix: '', bodyLength: 32, uniqueNames: true };
         expect(await store.keyspaceFacts(ample())).toEqual([]);
         await store.rememberKeyspaces([shop, mart], ample());
@@ -1549,7 +1549,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
 
     onStore('disabled, expired and superseded keys rely on their keyspace too', async (store) => {
       await store.rememberKeyspaces(
-        ['a', 'b', 'c', 'd'].map((one) => ({ ...factsOf(aKeyspace()), name: one })),
+        ['a', 'b', 'c', 'd'].map((one) => ({ ...keyspaceFactsOf(aKeyspace()), name: one })),
         ample(),
       );
       const unusable: Partial<Key>[] = [
@@ -1569,7 +1569,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
   describe(`${name}: plans`, () => {
     onStore('those that organizations were given are told of, each once, for as long as one has it', async (store) => {
       await store.rememberKeyspaces(
-        ['shop', 'mart', 'none'].map((one) => ({ ...factsOf(aKeyspace()), name: one })),
+        ['shop', 'mart', 'none'].map((one) => ({ ...keyspaceFactsOf(aKeyspace()), name: one })),
         ample(),
       );
       const set = (organization: OrganizationRef, plan: string) =>
@@ -1610,7 +1610,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         await using store = await place.open();
         const key = await create(store, { ask: { mutation } });
         await revoke(store, await create(store));
-        await store.rememberKeyspaces([factsOf(aKeyspace())], ample());
+        await store.rememberKeyspaces([keyspaceFactsOf(aKeyspace())], ample());
         await store.outbox.markPublished((await store.outbox.pending(10)).slice(0, 1), { ...reached, end: 77 });
         granted(await tryUpdateOrganization(store, { keyspace: twoPlans, ask: { plan: 'gold', suspended: true } }));
         return {

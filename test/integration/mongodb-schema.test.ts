@@ -7,7 +7,7 @@ import { type CommittedEvent, unchanged } from '../../src/keys/change.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Key } from '../../src/keys/key.js';
 import { newEventId, newKeyId } from '../../src/keys/ids.js';
-import { factsOf } from '../../src/keys/keyspace-facts.js';
+import { keyspaceFactsOf } from '../../src/keys/keyspace-facts.js';
 import { newOrganization, type Organization } from '../../src/keys/organization.js';
 import {
   type BudgetRow,
@@ -206,7 +206,7 @@ test('each query is answered by its index alone, and by the read concern that it
     pending: [() => store.outbox.pending(5), `events snapshot ${pending}`],
     backlog: [() => store.outbox.backlog(5), `events majority ${pending}`],
   };
-  await store.rememberKeyspaces([factsOf(aKeyspace())], within(5000));
+  await store.rememberKeyspaces([keyspaceFactsOf(aKeyspace())], within(5000));
   for (const [name, [call, ...expected]] of Object.entries(calls)) {
     const entries = await profiled(db, call);
     expect(entries.map(summaryOf), name).toEqual(expected);

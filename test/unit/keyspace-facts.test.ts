@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
 
-import { contradictions, factsOf } from '../../src/keys/keyspace-facts.js';
+import { contradictions, keyspaceFactsOf } from '../../src/keys/keyspace-facts.js';
 import type { Keyspace } from '../../src/keys/keyspace.js';
 import { aKeyspace } from '../support/domain.js';
 
 const shop = aKeyspace();
 const stored = (keyspace: Keyspace, hasUnrevokedKeys = true) => [
-  { ...factsOf(keyspace), hasUnrevokedKeys, plansInUse: [] },
+  { ...keyspaceFactsOf(keyspace), hasUnrevokedKeys, plansInUse: [] },
 ];
 const configured = (...keyspaces: Keyspace[]) => new Map(keyspaces.map((keyspace) => [keyspace.name, keyspace]));
 
@@ -36,7 +36,7 @@ test('a keyspace whose keys are all revoked may change and go', () => {
 });
 
 test('a plan that organizations have may not go while their keyspace stays, whether or not keys rely on it', () => {
-  const inUse = [{ ...factsOf(shop), hasUnrevokedKeys: false, plansInUse: ['free', 'gold', 'trial'] }];
+  const inUse = [{ ...keyspaceFactsOf(shop), hasUnrevokedKeys: false, plansInUse: ['free', 'gold', 'trial'] }];
   expect(contradictions(inUse, configured(shop))).toEqual(
     ['gold', 'trial'].map(
       (plan) => `keyspace shop has no plan ${plan}, but organizations have it; restore it, or give them another`,

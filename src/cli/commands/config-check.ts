@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { type Config, loadConfig } from '../../config/load.js';
 import { formatProblem } from '../../config/problems.js';
 import type { Environment } from '../../config/settings.js';
+import { counted } from '../../counted.js';
 import { example } from '../command.js';
 import { type ExitCode, exitCodes } from '../exit-codes.js';
 import { print, remark, type Terminal } from '../terminal.js';
@@ -44,11 +45,7 @@ async function check({ keyspaces, callers }: Options, terminal: Terminal): Promi
 
 function describe({ keyspaces, callers }: Config): string {
   const known = callers
-    ? count(callers.byTokenDigest.size, 'caller')
+    ? counted(callers.byTokenDigest.size, 'caller')
     : 'no callers file, so everyone who connects is the caller local';
-  return `ok: ${count(keyspaces.size, 'keyspace')}, ${known}`;
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
+  return `ok: ${counted(keyspaces.size, 'keyspace')}, ${known}`;
 }

@@ -1,8 +1,12 @@
 /** Showing a credential that no other call discloses, and what to do where it got lost. */
+import { type Command, Option } from 'commander';
+
 import type { Credential } from '../../gen/keyreeve/v1/credential.js';
 import { type Key, KeyState } from '../../gen/keyreeve/v1/key.js';
+import { requestIdOption } from '../arguments.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault, OutputFault } from '../faults.js';
+import { describeKey } from '../output/key-text.js';
 import { printableJson } from '../output/printable.js';
 import { toFields } from '../output/table.js';
 import { print, remark, type Terminal } from '../terminal.js';
@@ -22,15 +26,22 @@ export interface Shown {
   /** What was done, as in "the key … was created". */
   readonly deed: string;
   readonly json: object;
-  /** Of a first answer, the credential included. */
-  readonly text: () => string;
-  /** Of a repeated one. */
-  readonly replayedText: string;
+  /** The first line of a first answer. */
+  readonly headline: string;
+  /** What follows the key, and in a first answer its credential. */
+  readonly aftermath?: readonly string[];
 }
 
 export interface DisclosureOptions {
   readonly json?: boolean;
   readonly secretOnly?: boolean;
+}
+
+export function addDisclosureOptions(command: Command, secret: string): void {
+  command
+    .addOption(requestIdOption('to learn what became of it'))
+    .addOption(new Option('--json', 'print the answer as JSON').conflicts('secretOnly'))
+    .option('--secret-only', `print ${secret}, and nothing else`);
 }
 
 /** @throws CommandFault where there is no credential to show, or it could not be written, with the way out */
@@ -44,7 +55,7 @@ export async function disclose(
   else await showOnce(issued, shown, options, terminal);
 }
 
-export function describeCredential(credential: Credential | undefined): string {
+function describeCredential(credential: Credential | undefined): string {
   switch (credential?.kind?.$case) {
     case 'bearerToken':
       return toFields([['credential', credential.kind.value]]);
@@ -58,7 +69,7 @@ export function describeCredential(credential: Credential | undefined): string {
   }
 }
 
-export const SHOWN_ONCE =
+const SHOWN_ONCE =
   'This is the only time that the credential is shown: Keyreeve keeps just a digest of it. Store it now.';
 
 async function showOnce(
@@ -69,7 +80,7 @@ async function showOnce(
 ): Promise<void> {
   try {
     if (json) await print(terminal, printableJson(shown.json));
-    else await print(terminal, secretOnly ? secretOf(issued.credential) : shown.text());
+    else await print(terminal, secretOnly ? secretOf(issued.credential) : describe(issued, shown));
   } catch (error) {
     if (!(error instanceof OutputFault)) throw error;
     const message = `the key ${issued.key.keyId} was ${shown.deed}, but its credential could not be written; ${wayOut(issued)}`;
@@ -85,8 +96,17 @@ async function tellReplay(
 ): Promise<void> {
   const note = `an earlier try with this request id answered that ${issued.key.keyId} was ${shown.deed}, and that answer alone held the credential; if it is lost, ${wayOut(issued)}`;
   if (secretOnly) throw new CommandFault(exitCodes.refused, note);
-  await print(terminal, json ? printableJson(shown.json) : shown.replayedText);
+  await print(terminal, json ? printableJson(shown.json) : describe(issued, shown));
   remark(terminal, `keyreeve: ${note}`);
+}
+
+function describe({ key, credential, replayed }: Issued, { headline, aftermath }: Shown): string {
+  return [
+    ...(replayed ? [] : [headline, '']),
+    describeKey(key),
+    ...(replayed ? [] : ['', describeCredential(credential), '', SHOWN_ONCE]),
+    ...(aftermath ? ['', ...aftermath] : []),
+  ].join('\n');
 }
 
 /** How to come by a credential, the one that was disclosed being lost. */

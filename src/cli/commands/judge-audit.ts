@@ -7,6 +7,7 @@ import {
   verifyChain,
   type VerifyOptions,
 } from '../../audit/verify-chain.js';
+import { counted } from '../../counted.js';
 import { sourceOf } from '../../keys/chain.js';
 import { systemClock } from '../../keys/clock.js';
 import { organizationPath, type OrganizationRef } from '../../keys/organization.js';
@@ -112,11 +113,11 @@ function describe(verdict: Verdict, compared: Compared): string {
   const { events, organizations, repeats, beforeAnchors, partialLine, faultCount, faults } = verdict;
   const untold = faultCount - faults.length;
   return [
-    `${count(events, 'event')} of ${count(organizations, 'organization')} read: ${count(faultCount, 'fault')}.`,
+    `${counted(events, 'event')} of ${counted(organizations, 'organization')} read: ${counted(faultCount, 'fault')}.`,
     ...faults.map(describeFault),
-    ...(untold > 0 ? [`And ${count(untold, 'fault')} more.`] : []),
-    ...(repeats > 0 ? [`${count(repeats, 'exact repeat')}, which consumers drop.`] : []),
-    ...(beforeAnchors > 0 ? [`${count(beforeAnchors, 'event')} up to the anchors passed over.`] : []),
+    ...(untold > 0 ? [`And ${counted(untold, 'fault')} more.`] : []),
+    ...(repeats > 0 ? [`${counted(repeats, 'exact repeat')}, which consumers drop.`] : []),
+    ...(beforeAnchors > 0 ? [`${counted(beforeAnchors, 'event')} up to the anchors passed over.`] : []),
     ...(partialLine === undefined ? [] : [`The last line (${partialLine}) is not whole and was not checked.`]),
     COMPARED[compared],
   ].join('\n');
@@ -133,8 +134,4 @@ function describeFault({ kind, organization, sequence, position, message }: Faul
   const where = position === undefined ? '' : ` (${position})`;
   // A forged event may hold any text as its organization.
   return printable(`${kind.toUpperCase()}: ${organization ?? 'unknown organization'}${event}${where}: ${message}`);
-}
-
-function count(number: number, noun: string): string {
-  return `${number.toLocaleString('en-US')} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -1,45 +1,37 @@
-import { randomUUID } from 'node:crypto';
-import { Option, type Command } from 'commander';
+import type { Command } from 'commander';
 
-import type { Credential } from '../../gen/keyreeve/v1/credential.js';
-import type { Key } from '../../gen/keyreeve/v1/key.js';
 import { type CreateKeyRequest, KeyServiceService } from '../../gen/keyreeve/v1/key_service.js';
 import { organizationPath } from '../../keys/organization.js';
 import {
-  type ActorOptions,
   actorOptions,
   anyText,
+  type ChangeOptions,
   type ExpirationOptions,
   expirationOptions,
-  type OrganizationOptions,
   organizationOptions,
   parseLabel,
   repeatedOption,
-  toActor,
+  toChange,
   toExpiration,
   toLabels,
-  toOrganization,
 } from '../arguments.js';
 import { example } from '../command.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault } from '../faults.js';
-import { describeKey } from '../output/key-text.js';
 import { toCredentialJson, toKeyJson } from '../output/messages.js';
 import { ServiceClient } from '../service/client.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
 import type { Terminal } from '../terminal.js';
-import { describeCredential, disclose, type DisclosureOptions, type Shown, SHOWN_ONCE } from './disclose.js';
+import { addDisclosureOptions, disclose, type DisclosureOptions, type Shown } from './disclose.js';
 
 type Options = ConnectionOptions &
-  OrganizationOptions &
-  ActorOptions &
+  ChangeOptions &
   ExpirationOptions &
   DisclosureOptions & {
     readonly name?: string;
     readonly type?: string;
     readonly scope?: readonly string[];
     readonly label?: readonly (readonly [string, string])[];
-    readonly requestId?: string;
   };
 
 export function addKeysCreate(keys: Command, terminal: Terminal): void {
@@ -53,10 +45,8 @@ export function addKeysCreate(keys: Command, terminal: Terminal): void {
   for (const option of expirationOptions('it')) command.addOption(option);
   command
     .addOption(repeatedOption('--scope <scope>', 'what the key may be used for', anyText))
-    .addOption(repeatedOption('--label <key=value>', "the owner's own mark", parseLabel))
-    .option('--request-id <id>', 'the id of an earlier try, to learn what became of it (default: a new one)')
-    .addOption(new Option('--json', 'print the answer as JSON').conflicts('secretOnly'))
-    .option('--secret-only', 'print the token, or in pair form the secret, and nothing else');
+    .addOption(repeatedOption('--label <key=value>', "the owner's own mark", parseLabel));
+  addDisclosureOptions(command, 'the token, or in pair form the secret');
   addConnectionOptions(command).addHelpText(
     'after',
     example(
@@ -75,33 +65,18 @@ async function createKey(options: Options, terminal: Terminal): Promise<void> {
   const shown: Shown = {
     deed: 'created',
     json: { key: toKeyJson(key), credential: credential ? toCredentialJson(credential) : null, replayed },
-    text: () => describeCreated(key, credential),
-    replayedText: describeKey(key),
+    headline: `Created ${key.keyId} of ${organizationPath(key)}.`,
   };
   await disclose({ key, credential, replayed }, shown, options, terminal);
 }
 
 function toRequest(options: Options): CreateKeyRequest {
   return {
-    ...toOrganization(options),
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
+    ...toChange(options),
     name: options.name ?? '',
     type: options.type ?? '',
     expiration: toExpiration(options),
     scopes: [...(options.scope ?? [])],
     labels: toLabels(options.label ?? []),
   };
-}
-
-function describeCreated(key: Key, credential: Credential | undefined): string {
-  return [
-    `Created ${key.keyId} of ${organizationPath(key)}.`,
-    '',
-    describeKey(key),
-    '',
-    describeCredential(credential),
-    '',
-    SHOWN_ONCE,
-  ].join('\n');
 }

@@ -1,20 +1,18 @@
-import { randomUUID } from 'node:crypto';
 import type { Command } from 'commander';
 
 import { type Key, RevocationReason } from '../../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type RevokeKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
 import { organizationPath } from '../../keys/organization.js';
 import {
-  type ActorOptions,
   actorOptions,
+  type ChangeOptions,
   oneOf,
-  type OrganizationOptions,
   organizationOptions,
   parsedOption,
+  requestIdOption,
   type SelectorOptions,
   selectorOptions,
-  toActor,
-  toOrganization,
+  toChange,
   toSelector,
 } from '../arguments.js';
 import { example } from '../command.js';
@@ -39,12 +37,10 @@ const REASONS = {
 const parseReason = oneOf(['unused', 'compromised', 'superseded', 'owner_departed', 'other']);
 
 type Options = ConnectionOptions &
-  OrganizationOptions &
-  SelectorOptions &
-  ActorOptions & {
+  ChangeOptions &
+  SelectorOptions & {
     readonly reason?: keyof typeof REASONS;
     readonly detail?: string;
-    readonly requestId?: string;
     readonly json?: boolean;
   };
 
@@ -59,7 +55,7 @@ export function addKeysRevoke(keys: Command, terminal: Terminal): void {
       parsedOption('--reason <reason>', 'unused, compromised, superseded, owner_departed or other', parseReason),
     )
     .option('--detail <text>', 'more about why')
-    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .addOption(requestIdOption())
     .option('--json', 'print the answer as JSON');
   addConnectionOptions(command).addHelpText(
     'after',
@@ -72,9 +68,7 @@ export function addKeysRevoke(keys: Command, terminal: Terminal): void {
 
 async function revokeKey(options: Options, terminal: Terminal): Promise<void> {
   const request = {
-    ...toOrganization(options),
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
+    ...toChange(options),
     selector: toSelector(options),
     reason: options.reason ? REASONS[options.reason] : RevocationReason.UNSPECIFIED,
     reasonDetail: options.detail ?? '',

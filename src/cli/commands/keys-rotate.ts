@@ -1,46 +1,40 @@
-import { randomUUID } from 'node:crypto';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 
 import { type Key, KeyState } from '../../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type RotateKeyRequest, type RotateKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
 import { organizationPath } from '../../keys/organization.js';
 import {
-  type ActorOptions,
   actorOptions,
+  type ChangeOptions,
   type ExpirationOptions,
   expirationOptions,
-  type OrganizationOptions,
   organizationOptions,
   parsedOption,
   type SelectorOptions,
   selectorOptions,
-  toActor,
+  toChange,
   toExpiration,
-  toOrganization,
   toSelector,
 } from '../arguments.js';
 import { example } from '../command.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault } from '../faults.js';
 import { describeEnforcement } from '../output/enforcement-text.js';
-import { describeKey } from '../output/key-text.js';
 import { toCredentialJson, toEnforcementJson, toKeyJson } from '../output/messages.js';
 import { printable } from '../output/printable.js';
 import { parseDurationOrZeroMs, toDuration, toShortTime } from '../output/times.js';
 import { ServiceClient } from '../service/client.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
 import { remark, type Terminal } from '../terminal.js';
-import { describeCredential, disclose, type DisclosureOptions, type Shown, SHOWN_ONCE } from './disclose.js';
+import { addDisclosureOptions, disclose, type DisclosureOptions, type Shown } from './disclose.js';
 
 type Options = ConnectionOptions &
-  OrganizationOptions &
+  ChangeOptions &
   SelectorOptions &
-  ActorOptions &
   ExpirationOptions &
   DisclosureOptions & {
     /** Milliseconds. */
     readonly overlap?: number;
-    readonly requestId?: string;
   };
 
 export function addKeysRotate(keys: Command, terminal: Terminal): void {
@@ -61,10 +55,7 @@ export function addKeysRotate(keys: Command, terminal: Terminal): void {
     ),
   );
   for (const option of expirationOptions('the new key')) command.addOption(option);
-  command
-    .option('--request-id <id>', 'the id of an earlier try, to learn what became of it (default: a new one)')
-    .addOption(new Option('--json', 'print the answer as JSON').conflicts('secretOnly'))
-    .option('--secret-only', 'print the new token, or in pair form the secret, and nothing else');
+  addDisclosureOptions(command, 'the new token, or in pair form the secret');
   addConnectionOptions(command).addHelpText(
     'after',
     example(
@@ -85,19 +76,8 @@ async function rotateKey(options: Options, terminal: Terminal): Promise<void> {
   const shown: Shown = {
     deed: 'issued',
     json: toJson(key, previousKey, answer),
-    text: () =>
-      [
-        `Rotated ${previousKey.keyId} of ${organizationPath(key)} to ${key.keyId}.`,
-        '',
-        describeKey(key),
-        '',
-        describeCredential(credential),
-        '',
-        SHOWN_ONCE,
-        '',
-        ...aftermath,
-      ].join('\n'),
-    replayedText: [describeKey(key), '', ...aftermath].join('\n'),
+    headline: `Rotated ${previousKey.keyId} of ${organizationPath(key)} to ${key.keyId}.`,
+    aftermath,
   };
   await disclose({ key, previousKey, credential, replayed }, shown, options, terminal);
   if (options.secretOnly && answer.enforcement?.complete === false) remark(terminal, aftermath.join('\n'));
@@ -105,9 +85,7 @@ async function rotateKey(options: Options, terminal: Terminal): Promise<void> {
 
 function toRequest(options: Options): RotateKeyRequest {
   return {
-    ...toOrganization(options),
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
+    ...toChange(options),
     selector: toSelector(options),
     overlap: options.overlap === undefined ? undefined : toDuration(options.overlap),
     expiration: toExpiration(options),

@@ -1,23 +1,21 @@
-import { randomUUID } from 'node:crypto';
 import { type Command, Option } from 'commander';
 
 import { Key } from '../../gen/keyreeve/v1/key.js';
 import { KeyServiceService, type UpdateKeyRequest, type UpdateKeyResponse } from '../../gen/keyreeve/v1/key_service.js';
 import { organizationPath } from '../../keys/organization.js';
 import {
-  type ActorOptions,
   actorOptions,
   anyText,
-  type OrganizationOptions,
+  type ChangeOptions,
   organizationOptions,
   parsedOption,
   parseLabel,
   repeatedOption,
+  requestIdOption,
   type SelectorOptions,
   selectorOptions,
-  toActor,
+  toChange,
   toLabels,
-  toOrganization,
   toSelector,
 } from '../arguments.js';
 import { example } from '../command.js';
@@ -32,7 +30,7 @@ import { ServiceClient } from '../service/client.js';
 import { addConnectionOptions, type ConnectionOptions, toConnection } from '../service/connection.js';
 import { print, type Terminal } from '../terminal.js';
 
-interface ChangeOptions {
+interface FieldOptions {
   readonly newName?: string;
   readonly label?: readonly (readonly [string, string])[];
   readonly scope?: readonly string[];
@@ -47,12 +45,10 @@ interface ChangeOptions {
 }
 
 type Options = ConnectionOptions &
-  OrganizationOptions &
+  ChangeOptions &
   SelectorOptions &
-  ActorOptions &
-  ChangeOptions & {
+  FieldOptions & {
     readonly etag?: string;
-    readonly requestId?: string;
     readonly json?: boolean;
   };
 
@@ -82,7 +78,7 @@ export function addKeysUpdate(keys: Command, terminal: Terminal): void {
     .option('--enable', 'switch it on again')
     .optionsGroup('Options:')
     .option('--etag <etag>', 'only if it still has this etag, which keys get --json shows')
-    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .addOption(requestIdOption())
     .option('--json', 'print the answer as JSON');
   addConnectionOptions(command).addHelpText(
     'after',
@@ -95,11 +91,9 @@ export function addKeysUpdate(keys: Command, terminal: Terminal): void {
 }
 
 async function updateKey(options: Options, terminal: Terminal): Promise<void> {
-  const { updateMask, ...values } = toChange(options);
+  const { updateMask, ...values } = toFields(options);
   const request: UpdateKeyRequest = {
-    ...toOrganization(options),
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
+    ...toChange(options),
     selector: toSelector(options),
     key: Key.create(values),
     updateMask,
@@ -112,12 +106,12 @@ async function updateKey(options: Options, terminal: Terminal): Promise<void> {
   await print(terminal, options.json ? toJson(key, answer) : describe(key, answer, updateMask, new Date()));
 }
 
-type KeyChange = Partial<Pick<Key, 'name' | 'labels' | 'scopes' | 'expireTime' | 'disabled'>> & {
+type KeyFields = Partial<Pick<Key, 'name' | 'labels' | 'scopes' | 'expireTime' | 'disabled'>> & {
   readonly updateMask: string[];
 };
 
 /** @throws UsageFault where no option changes anything */
-function toChange(options: ChangeOptions): KeyChange {
+function toFields(options: FieldOptions): KeyFields {
   const { newName, label, scope, expires, neverExpires, disable, enable } = options;
   const changes: readonly [field: string, isGiven: boolean, value: Partial<Key>][] = [
     ['name', newName !== undefined, { name: newName ?? '' }],

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { type Command, Option } from 'commander';
 
 import { Organization } from '../../gen/keyreeve/v1/organization.js';
@@ -8,14 +7,7 @@ import {
   type UpdateOrganizationResponse,
 } from '../../gen/keyreeve/v1/organization_service.js';
 import { organizationPath } from '../../keys/organization.js';
-import {
-  type ActorOptions,
-  actorOptions,
-  type OrganizationOptions,
-  organizationOptions,
-  toActor,
-  toOrganization,
-} from '../arguments.js';
+import { actorOptions, type ChangeOptions, organizationOptions, requestIdOption, toChange } from '../arguments.js';
 import { example } from '../command.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault, UsageFault } from '../faults.js';
@@ -28,14 +20,12 @@ import { addConnectionOptions, type ConnectionOptions, toConnection } from '../s
 import { print, type Terminal } from '../terminal.js';
 
 type Options = ConnectionOptions &
-  OrganizationOptions &
-  ActorOptions & {
+  ChangeOptions & {
     readonly plan?: string;
     readonly defaultPlan?: boolean;
     readonly suspend?: boolean;
     readonly resume?: boolean;
     readonly etag?: string;
-    readonly requestId?: string;
     readonly json?: boolean;
   };
 
@@ -56,7 +46,7 @@ export function addOrganizationsUpdate(organizations: Command, terminal: Termina
     .option('--resume', 'deny them no more')
     .optionsGroup('Options:')
     .option('--etag <etag>', 'only if it still has this etag, which organizations get shows')
-    .option('--request-id <id>', 'the id of an earlier try, to repeat just that (default: a new one)')
+    .addOption(requestIdOption())
     .option('--json', 'print the answer as JSON');
   addConnectionOptions(command).addHelpText(
     'after',
@@ -91,9 +81,7 @@ function toRequest(options: Options): UpdateOrganizationRequest {
   if (updateMask.length === 0)
     throw new UsageFault('say what to change: --plan, --default-plan, --suspend or --resume');
   return {
-    ...toOrganization(options),
-    actor: toActor(options),
-    requestId: options.requestId ?? randomUUID(),
+    ...toChange(options),
     organization: Organization.create({ plan: plan ?? '', suspended: suspend === true }),
     updateMask,
     etag: options.etag ?? '',

@@ -6,6 +6,7 @@ import type { Entry } from '../../audit/verify-chain.js';
 import { loadConfig } from '../../config/load.js';
 import { formatProblem } from '../../config/problems.js';
 import type { Settings } from '../../config/settings.js';
+import { counted } from '../../counted.js';
 import { sourceOf } from '../../keys/chain.js';
 import { systemClock } from '../../keys/clock.js';
 import type { Key } from '../../keys/key.js';
@@ -76,20 +77,20 @@ function describe({ found, outcomes, apply }: Report): string {
   const { foreign, unreadable } = found;
   const settled = outcomes.filter(({ losses }) => losses).length;
   return [
-    `${count(found.events, 'event')} read: ${describeFound(found, apply)}.`,
+    `${counted(found.events, 'event')} read: ${describeFound(found, apply)}.`,
     ...(unreadable.count > 0
       ? [
-          `${count(unreadable.count, 'entry', 'entries')} could not be read (${whereUnreadable(unreadable)}): no event, or ` +
+          `${counted(unreadable.count, 'entry', 'entries')} could not be read (${whereUnreadable(unreadable)}): no event, or ` +
             'a damaged one that the store may lack; docs/restoring.md says what to do.',
         ]
       : []),
-    ...(foreign > 0 ? [`${count(foreign, 'event')} of other installations passed over.`] : []),
+    ...(foreign > 0 ? [`${counted(foreign, 'event')} of other installations passed over.`] : []),
     ...outcomes.flatMap(describeOutcome),
     ...(settled > 0
-      ? [apply ? `Put right: ${count(settled, 'organization')}.` : 'Nothing was changed: --apply does.']
+      ? [apply ? `Put right: ${counted(settled, 'organization')}.` : 'Nothing was changed: --apply does.']
       : []),
     ...(settled < outcomes.length
-      ? [`Left as they are: ${count(outcomes.length - settled, 'organization')}; docs/restoring.md says what to do.`]
+      ? [`Left as they are: ${counted(outcomes.length - settled, 'organization')}; docs/restoring.md says what to do.`]
       : []),
   ].join('\n');
 }
@@ -97,7 +98,7 @@ function describe({ found, outcomes, apply }: Report): string {
 function describeFound({ events, unreadable, organizations }: Found, apply: boolean): string {
   const missing = organizations.reduce((sum, lost) => sum + lost.count, 0);
   if (missing > 0) {
-    return `the store ${apply ? 'lacked' : 'lacks'} ${count(missing, 'event')} of ${count(organizations.length, 'organization')}`;
+    return `the store ${apply ? 'lacked' : 'lacks'} ${counted(missing, 'event')} of ${counted(organizations.length, 'organization')}`;
   }
   if (events === 0) return 'nothing was compared with the store';
   return unreadable.count > 0 ? 'the store has these' : 'the store has them all';
@@ -108,7 +109,7 @@ const LINES_MAX = 50;
 
 function describeOutcome({ lost, losses, obstacle }: Outcome): string[] {
   const path = organizationPath(lost.organization);
-  if (!losses) return [printable(`${path}: ${count(lost.count, 'event')} cannot be put back: ${obstacle ?? ''}`)];
+  if (!losses) return [printable(`${path}: ${counted(lost.count, 'event')} cannot be put back: ${obstacle ?? ''}`)];
   const kinds = [
     losses.unrevoked.map(({ key, reason, by }) => `revoked: ${nameOf(key)}, ${reason}, by event ${by.sequence}`),
     losses.wider.map(({ key, narrowed, by }) => `${whatNarrows(narrowed)}: ${nameOf(key)}, by event ${by.sequence}`),
@@ -199,8 +200,4 @@ function toJson({ found: { events, foreign, unreadable }, outcomes, apply }: Rep
       }),
     })),
   });
-}
-
-function count(number: number, noun: string, nouns = `${noun}s`): string {
-  return `${number.toLocaleString('en-US')} ${number === 1 ? noun : nouns}`;
 }

@@ -7,6 +7,7 @@ import { type ClientSession, type Db, MongoClient, type MongoClientOptions, Read
 
 import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
+import { within } from '../../within.js';
 import { StoreFault } from '../faults.js';
 import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, toFault } from './trouble.js';
 
@@ -186,10 +187,7 @@ export class Connection implements AsyncDisposable {
 
 /** Settles as the work does, or rejects with `TimedOut` at the deadline. */
 export function untilDeadline<T>(deadline: Deadline, work: Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new TimedOut()), deadline.remainingMs());
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
+  return within(deadline.remainingMs(), work, { late: () => new TimedOut() });
 }
 
 async function withinDeadline<T>(deadline: Deadline, call: (maxTimeMS: number) => Promise<T>): Promise<T> {
