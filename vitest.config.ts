@@ -3,7 +3,13 @@ import { defineConfig } from 'vitest/config';
 /** Projects that share a MongoDB and a Kafka: `inject('mongodbUri')` and `inject('kafkaBrokers')` say where. */
 const withServers = ['contract', 'integration', 'acceptance'].map((name) => ({
   extends: true as const,
-  test: { name, include: [`test/${name}/**/*.test.ts`], globalSetup: ['test/support/global-setup.ts'] },
+  test: {
+    name,
+    include: [`test/${name}/**/*.test.ts`],
+    globalSetup: ['test/support/global-setup.ts'],
+    // They replace no module and no clock, so that loading everything once for each worker will do.
+    isolate: false,
+  },
 }));
 
 export default defineConfig({

@@ -19,6 +19,7 @@ import { contradictions, keyspaceFactsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
 import { fingerprintOf, pepperContradictions, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
+import { StoreFault } from './store/faults.js';
 import { openMongoStore } from './store/mongodb/open.js';
 import type { Store } from './store/port.js';
 import { openSqliteStore } from './store/sqlite/open.js';
@@ -42,6 +43,7 @@ export class CannotGoOn extends Error {
 }
 
 const START_MS_MAX = 10_000;
+const COUNT_MS_MAX = 5000;
 
 /** What the service is put together from, beside its configuration. */
 export interface Assembly {
@@ -137,11 +139,12 @@ async function checkPeppers(store: Store, peppers: Peppers, clock: Clock, log: L
   const known = await store.pepperFingerprints(deadline);
   // Where there never was a pepper all digests are bare, however many there are to count.
   if (peppers.length === 0 && known.size === 0) return;
-  const counts = await store.countDigests(deadline);
-  const problems = pepperContradictions(peppers, known, counts);
+  const stored = new Set<number>();
+  for (const version of [0, ...known.keys()]) if (await store.hasDigests(version, deadline)) stored.add(version);
+  const problems = pepperContradictions(peppers, known, stored);
   if (problems.length > 0) throw new CannotStart(problems);
   const inUse = versionInUse(peppers);
-  if (store.isShared && inUse > 0 && !known.has(inUse) && counts.size > 0) {
+  if (store.isShared && inUse > 0 && !known.has(inUse) && stored.size > 0) {
     log.warn(
       { version: inUse },
       'a pepper is in use that no replica has had on standby: those without it deny its keys',
@@ -149,9 +152,20 @@ async function checkPeppers(store: Store, peppers: Peppers, clock: Clock, log: L
   }
   const fingerprints = peppers.map((pepper) => [pepper.version, fingerprintOf(pepper)] as const);
   await store.rememberPeppers(new Map(fingerprints), deadline);
-  for (const version of [0, ...peppers.map((pepper) => pepper.version)]) {
-    const use = { version, in_use: version === inUse, keys: counts.get(version) ?? 0 };
-    log.info(use, 'unrevoked keys by version of the pepper, 0 without one');
+  await logDigests(store, peppers, clock, log);
+}
+
+/** Nothing depends on how many there are, so a store that cannot count them in time keeps nobody from serving. */
+async function logDigests(store: Store, peppers: Peppers, clock: Clock, log: Log): Promise<void> {
+  try {
+    const counts = await store.countDigests(Deadline.after(COUNT_MS_MAX, clock));
+    for (const version of [0, ...peppers.map((pepper) => pepper.version)]) {
+      const use = { version, in_use: version === versionInUse(peppers), keys: counts.get(version) ?? 0 };
+      log.info(use, 'unrevoked keys by version of the pepper, 0 without one');
+    }
+  } catch (error) {
+    if (!(error instanceof StoreFault)) throw error;
+    log.warn('the keys by version of the pepper were not counted in time: keyreeve peppers waits longer for that');
   }
 }
 

@@ -48,19 +48,17 @@ export function fingerprintOf({ key }: Pepper): string {
  * Where the peppers configured contradict what is stored, a line each; empty where they do not. Without a pepper under
  * which keys are stored, or with another in its place, those keys would pass for unknown.
  * @param known the fingerprints remembered, by version
- * @param counts unrevoked keys, by the version that they are stored under; 0: bare
+ * @param stored the versions that unrevoked keys are stored under; 0: bare
  */
 export function pepperContradictions(
   peppers: Peppers,
   known: ReadonlyMap<number, string>,
-  counts: ReadonlyMap<number, number>,
+  stored: ReadonlySet<number>,
 ): readonly string[] {
   const others = peppers.filter(
     (pepper) => (known.get(pepper.version) ?? fingerprintOf(pepper)) !== fingerprintOf(pepper),
   );
-  const missing = [...counts].filter(
-    ([version]) => version > 0 && !peppers.some((pepper) => pepper.version === version),
-  );
+  const missing = [...stored].filter((version) => version > 0 && !peppers.some((pepper) => pepper.version === version));
   return [
     ...others.map(
       ({ version }) =>
@@ -68,9 +66,9 @@ export function pepperContradictions(
         'restore it, or give the new one a version never used before',
     ),
     ...missing.map(
-      ([version, keys]) =>
-        `KEYREEVE_PEPPERS: version ${version} is missing, and ${keys} unrevoked ${keys === 1 ? 'key is' : 'keys are'} ` +
-        'stored under it and would be denied; add it again until keyreeve peppers says that it can go',
+      (version) =>
+        `KEYREEVE_PEPPERS: version ${version} is missing, and unrevoked keys are stored under it and would be denied; ` +
+        'add it again until keyreeve peppers says that it can go',
     ),
   ];
 }

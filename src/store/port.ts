@@ -70,6 +70,9 @@ export interface Store extends AsyncDisposable {
   /** How many unrevoked keys are stored under each version of the pepper; 0 are bare. Versions without any are absent. */
   countDigests(deadline: Deadline): Promise<ReadonlyMap<number, number>>;
 
+  /** Whether there are such keys under this version: answered in no time, however many there are. */
+  hasDigests(pepperVersion: number, deadline: Deadline): Promise<boolean>;
+
   /**
    * Takes part of a lineage's budget as `takeBudget` says, by the store's own clock, atomically among all replicas. What
    * was taken stays taken, whatever becomes of the replica or of a server; where the outcome is unknown it is lost.

@@ -254,6 +254,8 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
       await store.moveDigest(first.keyId, first.digest, peppered(2), ample());
       await store.moveDigest(second.keyId, second.digest, { ...second.digest, pepperVersion: 2 }, ample());
       expect(await counts()).toEqual(new Map([[1, 1], [2, 4]])); // prettier-ignore
+      const versions = await Promise.all([0, 1, 2, 3].map((version) => store.hasDigests(version, ample())));
+      expect(versions).toEqual([false, true, true, false]);
     });
   });
 

@@ -570,6 +570,11 @@ function lookUps(store: Store): { does: string; call: () => Promise<unknown>; fi
       call: () => store.countDigests(ample()),
       finds: ['SCAN keys USING COVERING INDEX keys_pepper'],
     },
+    {
+      does: 'look for digests of a pepper',
+      call: () => store.hasDigests(1, ample()),
+      finds: ['keys USING COVERING INDEX keys_pepper (pepper_version=?)'],
+    },
   ];
 }
 

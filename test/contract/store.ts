@@ -385,6 +385,7 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
         () => store.recordUses(new Map([[newKeyId(), noon]]), passed()),
         () => store.moveDigest(newKeyId(), aKey().digest, aKey().digest, passed()),
         () => store.countDigests(passed()),
+        () => store.hasDigests(1, passed()),
         () => store.takeBudget({ ...budget, want: 1 }, passed()),
         () => store.readBudget(budget, passed()),
         () => store.pepperFingerprints(passed()),

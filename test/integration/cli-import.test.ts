@@ -29,27 +29,27 @@ afterAll(async () => {
 });
 
 test.for(stacks)(
-  'of 1,200 lines all good ones are imported past a broken one, work, and are not imported twice: $name',
+  'of 600 lines, two requests, all good ones are imported past a broken one, work, and are not imported twice: $name',
   { timeout: 240_000 },
   async ({ settings }) => {
     await using service = await startService(settings());
-    const tokens = [DOCUMENTED, ...Array.from({ length: 1199 }, newLegacyToken)];
+    const tokens = [DOCUMENTED, ...Array.from({ length: 599 }, newLegacyToken)];
     const lines = tokens.map((token, at) => JSON.stringify({ digest: sha256(token), name: `key ${at + 1}` }));
-    lines[599] = `{"token":"${tokens[599] ?? ''}"`;
+    lines[299] = `{"token":"${tokens[299] ?? ''}"`;
     const file = await write(lines, 0o600);
 
     const first = await importFile(service, file);
     expect(first.exitCode).toBe(exitCodes.no);
-    expect(first.stderr).toBe('line 600: LINE_INVALID: the line is not JSON\n');
+    expect(first.stderr).toBe('line 300: LINE_INVALID: the line is not JSON\n');
     // What a request had done that a slow machine broke off, is there already when it is repeated.
-    const counts = /^1,200 lines: ([\d,]+) imported, (\d+) already there, 1 refused\.\n$/.exec(first.stdout)?.slice(1);
-    expect(counts?.reduce((sum, count) => sum + Number(count.replace(',', '')), 0)).toBe(1199);
-    for (const at of [0, 598, 600, 1199]) expect(await verify(service, tokens[at] ?? '')).toBe(exitCodes.ok);
-    expect(await verify(service, tokens[599] ?? '')).toBe(exitCodes.no);
+    const counts = /^600 lines: (\d+) imported, (\d+) already there, 1 refused\.\n$/.exec(first.stdout)?.slice(1);
+    expect(counts?.reduce((sum, count) => sum + Number(count), 0)).toBe(599);
+    for (const at of [0, 298, 300, 599]) expect(await verify(service, tokens[at] ?? '')).toBe(exitCodes.ok);
+    expect(await verify(service, tokens[299] ?? '')).toBe(exitCodes.no);
 
     const again = await importFile(service, file);
-    expect(again.stdout).toBe('1,200 lines: 0 imported, 1,199 already there, 1 refused.\n');
-    expect(await countKeys(service)).toBe(1199);
+    expect(again.stdout).toBe('600 lines: 0 imported, 599 already there, 1 refused.\n');
+    expect(await countKeys(service)).toBe(599);
   },
 );
 

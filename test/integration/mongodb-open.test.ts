@@ -5,7 +5,10 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { freePort } from '../support/free-port.js';
 import { type FailingMongod, startFailingMongod, startMongodProcess } from '../support/mongod-process.js';
-import { inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+import { create, inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+
+/** Beyond what a statement may take, and beyond the wait for an answer of the driver. */
+const LONG_MS = 7000;
 
 let mongod: FailingMongod;
 beforeAll(async () => {
@@ -48,6 +51,18 @@ test.each([
   const error: unknown = await openReplica(uri).catch((thrown: unknown) => thrown);
   expect(error).toMatchObject({ message: expect.stringContaining('mongodb://host:port') as string });
   expect(inspect(error, { depth: 20, showHidden: true })).not.toMatch(/hunter2|ter2/);
+});
+
+test('an index that takes the server longer than a statement may keeps a start waiting, and not from starting', async () => {
+  const uri = inOwnDatabase(mongod.uri);
+  await mongod.fail(['createIndexes'], 1, { blockConnection: true, blockTimeMS: LONG_MS });
+  const reported: string[] = [];
+  await using store = await openReplica(uri, (line) => reported.push(line));
+  expect(reported).toEqual(expect.arrayContaining(['created index keys.digest', 'schema version 2']));
+  expect(await create(store)).toMatchObject({ replayed: false });
+
+  await mongod.fail(['aggregate'], 1, { blockConnection: true, blockTimeMS: LONG_MS });
+  expect(await store.countDigests(within(60_000))).toEqual(new Map([[0, 1]]));
 });
 
 test('the database is the one in the path, else keyreeve', async () => {

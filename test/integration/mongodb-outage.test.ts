@@ -37,6 +37,7 @@ function calls(store: Store, digest: Uint8Array): [string, (deadline: Deadline) 
     ['recordUses', (deadline) => store.recordUses(new Map([['key_1', new Date()]]), deadline)],
     ['moveDigest', (deadline) => store.moveDigest('key_1', bare, { ...bare, pepperVersion: 1 }, deadline)],
     ['countDigests', (deadline) => store.countDigests(deadline)],
+    ['hasDigests', (deadline) => store.hasDigests(1, deadline)],
     ['takeBudget', (deadline) => store.takeBudget({ ...budget, want: 1 }, deadline)],
     ['readBudget', (deadline) => store.readBudget(budget, deadline)],
     ['pepperFingerprints', (deadline) => store.pepperFingerprints(deadline)],

@@ -188,6 +188,7 @@ test('each query is answered by its index alone, and by the read concern that it
     recordUses: [() => store.recordUses(new Map([[keyId, noon]]), within(5000)), 'last_uses IDHACK'],
     moveDigest: [() => store.moveDigest(keyId, digest, { ...digest, pepperVersion: 1 }, within(5000)), `keys ${byId}`],
     countDigests: [() => store.countDigests(within(5000)), `keys majority ${byStanding}`],
+    hasDigests: [() => store.hasDigests(1, within(5000)), `keys majority ${byStanding}`],
     takeBudget: [() => store.takeBudget({ ...budget, want: 1 }, within(5000)), 'budgets IDHACK'],
     readBudget: [() => store.readBudget(budget, within(5000)), 'budgets majority IDHACK'],
     keyspaceFacts: [
@@ -210,18 +211,23 @@ test('each query is answered by its index alone, and by the read concern that it
   for (const [name, [call, ...expected]] of Object.entries(calls)) {
     const entries = await profiled(db, call);
     expect(entries.map(summaryOf), name).toEqual(expected);
-    for (const { docsExamined = 0, hasSortStage, planSummary } of entries) {
+    for (const { docsExamined = 0, keysExamined = 0, hasSortStage, planSummary } of entries) {
       expect(docsExamined, `${name}: ${planSummary}`).toBeLessThanOrEqual(10);
+      if (!COUNTS.has(name)) expect(keysExamined, `${name}: ${planSummary}`).toBeLessThanOrEqual(100);
       expect(hasSortStage, `${name}: ${planSummary}`).toBeUndefined();
     }
   }
 });
+
+/** They read as much of an index as there is to count. */
+const COUNTS = new Set(['countDigests']);
 
 interface ProfileEntry {
   ns: string;
   command: { readConcern?: { level: string } };
   planSummary: string;
   docsExamined?: number;
+  keysExamined?: number;
   hasSortStage?: true;
 }
 

@@ -28,7 +28,7 @@ test('the start refuses another pepper under a known version, and one that is mi
   expect(wrong.stderr).toContain('version 1 is another pepper than the one known by that version; restore it, or');
   const missing = await start(`2:${other}`);
   expect(missing.exitCode).toBe(exitCodes.usage);
-  expect(missing.stderr).toContain('version 1 is missing, and 1 unrevoked key is stored under it');
+  expect(missing.stderr).toContain('version 1 is missing, and unrevoked keys are stored under it');
   for (const { stdout, stderr } of [wrong, missing]) {
     expect(stdout + stderr).not.toContain(one.slice(0, 8));
     expect(stdout + stderr).not.toContain(other.slice(0, 8));

@@ -30,6 +30,7 @@ export function breakable(store: Store, breakage: Breakage): Store {
     listEvents: through('listEvents', (...given) => store.listEvents(...given)),
     recordUses: through('recordUses', (...given) => store.recordUses(...given)),
     moveDigest: through('moveDigest', (...given) => store.moveDigest(...given)),
+    hasDigests: through('hasDigests', (...given) => store.hasDigests(...given)),
     countDigests: through('countDigests', (...given) => store.countDigests(...given)),
     takeBudget: through('takeBudget', (...given) => store.takeBudget(...given)),
     readBudget: through('readBudget', (...given) => store.readBudget(...given)),

@@ -9,7 +9,7 @@ import type { Deadline } from '../../keys/clock.js';
 import type { Digest } from '../../keys/key.js';
 import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';
-import type { Collections } from './schema.js';
+import { type Collections, collectionsOf } from './schema.js';
 
 const USES_AT_ONCE = 1000;
 
@@ -33,15 +33,22 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
     },
 
     async countDigests(deadline: Deadline): Promise<ReadonlyMap<number, number>> {
-      const counted = await connection.ask(deadline)((bounds) =>
-        keys
-          .aggregate<{ _id: number; count: number }>(
+      const counted = await connection.askPatiently(deadline, (db, maxTimeMS) =>
+        collectionsOf(db)
+          .keys.aggregate<{ _id: number; count: number }>(
             [{ $match: { standing: { $in: UNREVOKED } } }, { $group: { _id: '$pepper_version', count: { $sum: 1 } } }],
-            bounds,
+            { maxTimeMS },
           )
           .toArray(),
       );
       return new Map(counted.map(({ _id, count }) => [_id, count]));
+    },
+
+    async hasDigests(pepperVersion: number, deadline: Deadline): Promise<boolean> {
+      const filter = { standing: { $in: UNREVOKED }, pepper_version: pepperVersion };
+      // The index skips from keyspace to keyspace.
+      const one = { projection: { _id: 1 }, hint: 'standing' };
+      return (await connection.ask(deadline)((bounds) => keys.findOne(filter, { ...bounds, ...one }))) !== null;
     },
 
     /**

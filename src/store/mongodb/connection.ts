@@ -55,6 +55,7 @@ export class Connection implements AsyncDisposable {
   /** For commands that concern the server, not our database. */
   readonly admin: Db;
   readonly #client: MongoClient;
+  readonly #uri: Secret;
   readonly #running = new Set<Promise<unknown>>();
   #closing = false;
   readonly #closed = new AbortController();
@@ -64,14 +65,10 @@ export class Connection implements AsyncDisposable {
    * @throws Error if the URI is none
    */
   constructor(uri: Secret) {
-    const text = uri.reveal();
+    this.#uri = uri;
     try {
-      this.#client = new MongoClient(text, unlessIn(text, DEFAULTS));
-      this.db = this.#client.db(databaseIn(text), {
-        readPreference: 'primary',
-        readConcern: new ReadConcern('majority'),
-        writeConcern: DURABLE,
-      });
+      this.#client = this.#newClient();
+      this.db = this.#databaseOf(this.#client);
       this.admin = this.#client.db('admin', { readPreference: 'primary' });
     } catch {
       // The driver's error may quote the URI, password and all.
@@ -113,6 +110,37 @@ export class Connection implements AsyncDisposable {
   /** Asks in the session, be it in a transaction or not. */
   askIn(session: ClientSession, deadline: Deadline): Ask {
     return (call) => withinDeadline(deadline, (maxTimeMS) => call({ maxTimeMS, session }));
+  }
+
+  /**
+   * Runs work that may take the server minutes, over connections of its own, which wait for each answer until the server
+   * is found to be gone.
+   */
+  async patiently<T>(work: (db: Db) => Promise<T>): Promise<T> {
+    await using client = this.#newClient({ socketTimeoutMS: 0 });
+    return await work(this.#databaseOf(client));
+  }
+
+  /** The same until the deadline. */
+  askPatiently<T>(deadline: Deadline, call: (db: Db, maxTimeMS: number) => Promise<T>): Promise<T> {
+    if (deadline.passed) throw new TimedOut();
+    return untilDeadline(
+      deadline,
+      this.patiently((db) => call(db, Math.ceil(deadline.remainingMs()))),
+    );
+  }
+
+  #newClient(options: MongoClientOptions = {}): MongoClient {
+    const text = this.#uri.reveal();
+    return new MongoClient(text, { ...unlessIn(text, DEFAULTS), ...options });
+  }
+
+  #databaseOf(client: MongoClient): Db {
+    return client.db(databaseIn(this.#uri.reveal()), {
+      readPreference: 'primary',
+      readConcern: new ReadConcern('majority'),
+      writeConcern: DURABLE,
+    });
   }
 
   /**

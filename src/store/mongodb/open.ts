@@ -41,10 +41,10 @@ export async function openMongoStore({ uri, report, ...options }: MongoOptions):
   try {
     const connection = new Connection(uri);
     try {
-      const deadline = Deadline.after(OPEN_MS_MAX, options.clock);
-      await checkReplicaSet(connection, deadline);
-      for (const line of await prepareSchema(connection, deadline)) report(line);
-      await claim(connection, options.source, deadline);
+      const soon = () => Deadline.after(OPEN_MS_MAX, options.clock);
+      await checkReplicaSet(connection, soon());
+      await prepareSchema(connection, { soon, report });
+      await claim(connection, options.source, soon());
       return toStore(connection, options);
     } catch (error) {
       await connection[Symbol.asyncDispose]();
@@ -85,6 +85,7 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
     recordUses: (uses, deadline) => connection.run(() => bookkeeping.recordUses(uses, deadline)),
     moveDigest: (keyId, from, to, deadline) => connection.run(() => bookkeeping.moveDigest(keyId, from, to, deadline)),
     countDigests: (deadline) => connection.run(() => bookkeeping.countDigests(deadline)),
+    hasDigests: (pepperVersion, deadline) => connection.run(() => bookkeeping.hasDigests(pepperVersion, deadline)),
     takeBudget: (ask, deadline) => connection.run(() => bookkeeping.takeBudget(ask, deadline)),
     readBudget: (ask, deadline) => connection.run(() => bookkeeping.readBudget(ask, deadline)),
     isShared: true,

@@ -12,7 +12,7 @@ import { z } from 'zod';
 import type { Deadline } from '../../keys/clock.js';
 import { REQUEST_KEPT_MS } from '../../keys/repeat.js';
 import { checkSource } from '../installation.js';
-import type { Connection } from './connection.js';
+import type { Ask, Connection } from './connection.js';
 import type {
   BudgetRow,
   EventRow,
@@ -33,6 +33,9 @@ const VERSION = 2;
 
 /** Long after a window has ended, whatever its length. */
 const BUDGET_KEPT_S = 24 * 60 * 60;
+
+const RACES_MAX = 10;
+const TOLD_EVERY_MS = 10_000;
 
 interface Index extends CreateIndexesOptions {
   key: Record<string, 1 | -1>;
@@ -247,27 +250,34 @@ const PLANS: CollectionPlan[] = [
   { name: 'meta', validator: fields({ _id: 'string' }, { version: 'int', source: 'string' }), indexes: [] },
 ];
 
+interface Preparing {
+  /** The end of what takes no time: all but the building of indexes. */
+  readonly soon: () => Deadline;
+  /** Told, a line each, what was done and what takes long; nothing where there was nothing to do. */
+  readonly report: (line: string) => void;
+}
+
 /**
- * Makes what is missing: collections, validators, indexes. Several replicas may do so at the same time.
- * @returns what it did, a line each; empty where there was nothing to do
+ * Makes what is missing: collections, validators, indexes. Several replicas may do so at the same time. The server builds
+ * an index for as long as it takes, which with many keys is minutes.
  * @throws Error for a database that a newer release has written to
  */
-export async function prepareSchema(connection: Connection, deadline: Deadline): Promise<string[]> {
-  const done: string[] = [];
+export async function prepareSchema(connection: Connection, preparing: Preparing): Promise<void> {
   for (let attempt = 0; ; attempt += 1) {
     try {
-      await prepareOnce(connection, deadline, done);
-      return done;
+      await prepareOnce(connection, preparing);
+      return;
     } catch (error) {
-      if (!isSchemaRace(error) || !(await connection.backOff(attempt, deadline))) throw error;
+      if (!isSchemaRace(error) || attempt === RACES_MAX) throw error;
+      await connection.backOff(attempt, preparing.soon());
     }
   }
 }
 
-async function prepareOnce(connection: Connection, deadline: Deadline, done: string[]): Promise<void> {
+async function prepareOnce(connection: Connection, { soon, report }: Preparing): Promise<void> {
   const { db } = connection;
   const { meta } = collectionsOf(db);
-  const ask = connection.ask(deadline);
+  const ask: Ask = (call) => connection.ask(soon())(call);
   const stored = await ask((bounds) => meta.findOne({ _id: 'schema' }, bounds));
   const version = Number(stored?.version ?? 0);
   if (version > VERSION) {
@@ -280,24 +290,41 @@ async function prepareOnce(connection: Connection, deadline: Deadline, done: str
     const found = existing.find((collection) => collection.name === name);
     if (!found) {
       await ask((bounds) => db.createCollection(name, { ...bounds, validator }));
-      done.push(`created collection ${name}`);
+      report(`created collection ${name}`);
     } else if (!isDeepStrictEqual(found.options?.validator, validator)) {
       await ask((bounds) => db.command({ collMod: name, validator, maxTimeMS: bounds.maxTimeMS }));
-      done.push(`set the validator of ${name}`);
+      report(`set the validator of ${name}`);
     }
     if (indexes.length === 0) continue;
     const indexed = (await ask((bounds) => db.collection(name).listIndexes(bounds).toArray())) as { name: string }[];
     const missing = indexes.filter((index) => !indexed.some((one) => one.name === index.name));
     if (missing.length === 0) continue;
-    // Not every member: one that is down must not keep the service from starting.
-    await ask((bounds) => db.collection(name).createIndexes(missing, { ...bounds, commitQuorum: 'majority' }));
-    done.push(...missing.map((index) => `created index ${name}.${index.name}`));
+    await createIndexes(connection, name, missing, report);
+    for (const index of missing) report(`created index ${name}.${index.name}`);
   }
   if (version === VERSION) return;
   await ask((bounds) =>
     meta.updateOne({ _id: 'schema' }, { $max: { version: new Int32(VERSION) } }, { ...bounds, upsert: true }),
   );
-  done.push(`schema version ${VERSION}`);
+  report(`schema version ${VERSION}`);
+}
+
+async function createIndexes(
+  connection: Connection,
+  collection: string,
+  indexes: readonly Index[],
+  report: Preparing['report'],
+): Promise<void> {
+  const names = indexes.map(({ name }) => `${collection}.${name}`).join(', ');
+  const timer = setInterval(() => report(`still creating index ${names}`), TOLD_EVERY_MS);
+  try {
+    // Not every member: one that is down must not keep the service from starting.
+    await connection.patiently((db) =>
+      db.collection(collection).createIndexes([...indexes], { commitQuorum: 'majority' }),
+    );
+  } finally {
+    clearInterval(timer);
+  }
 }
 
 /**

@@ -22,6 +22,9 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
   const digestCounts = connection.prepare<{ pepper_version: number; count: number }>(
     'SELECT pepper_version, count(*) AS count FROM keys WHERE revoke_time IS NULL GROUP BY pepper_version',
   );
+  const anyDigest = connection.prepare<{ found: number }>(
+    'SELECT EXISTS (SELECT 1 FROM keys WHERE pepper_version = :version AND revoke_time IS NULL) AS found',
+  );
 
   const windowRow = connection.prepare<{ opened_at: number; taken: number }>(
     'SELECT opened_at, taken FROM budgets WHERE lineage_id = :lineage_id',
@@ -65,6 +68,10 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
 
     countDigests(): Map<number, number> {
       return new Map(digestCounts.all({}).map(({ pepper_version, count }) => [pepper_version, count]));
+    },
+
+    hasDigests(version: number): boolean {
+      return anyDigest.get({ version })?.found === 1;
     },
 
     takeBudget(ask: BudgetAsk): BudgetBlock {

@@ -84,6 +84,7 @@ function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 
     recordUses: (uses, deadline) => answer(deadline, () => bookkeeping.recordUses(uses)),
     moveDigest: (keyId, from, to, deadline) => answer(deadline, () => bookkeeping.moveDigest(keyId, from, to)),
     countDigests: (deadline) => answer(deadline, () => bookkeeping.countDigests()),
+    hasDigests: (pepperVersion, deadline) => answer(deadline, () => bookkeeping.hasDigests(pepperVersion)),
     takeBudget: (ask, deadline) => answer(deadline, () => bookkeeping.takeBudget(ask)),
     readBudget: (ask, deadline) => answer(deadline, () => bookkeeping.readBudget(ask)),
     // The file has one process at a time.
