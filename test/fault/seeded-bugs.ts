@@ -2,6 +2,8 @@
  * Bugs to try the checker with: each breaks one promise in the source, and a scenario in which that shows. What is
  * replaced must be there exactly once, so a bug whose place has changed is noticed.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { History } from '../support/history.js';
 import { check, type Findings, type ViolationKind } from './checker.js';
 import { Clients } from './clients.js';
@@ -223,7 +225,7 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
 ];
 
 /** No fault, for as long as one would last. */
-const PAUSE = { name: 'pause', make: () => new Promise<void>((resolve) => setTimeout(resolve, 500)) };
+const PAUSE = { name: 'pause', make: () => sleep(500, 0) };
 
 type Scenario = SeededBug['scenario'];
 

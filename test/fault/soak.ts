@@ -11,13 +11,13 @@ import process from 'node:process';
 import { parseArgs } from 'node:util';
 
 import { describeMachine } from '../bench/report.js';
-import { describe, type Figures, type Findings, type Violation } from './checker.js';
+import { describe, type Figures, type Violation } from './checker.js';
 import { measureKafkaOutage, measurePrimaryKills } from './outages.js';
 import { buildProgram, type Program } from './program.js';
 import { Random } from './random.js';
 import { SEEDED_BUGS, type SeededBug } from './seeded-bugs.js';
 import { CLOCK_SET, type Fault, startEmbeddedStack, startReplicatedStack, type Stack } from './stack.js';
-import { runTrial } from './trial.js';
+import { runTrial, type TrialFindings } from './trial.js';
 
 /** A round has servers and a history of its own, so that memory and the checker's time stay small. */
 const FAULTS_PER_ROUND = 25;
@@ -56,17 +56,16 @@ async function soak(): Promise<boolean> {
     if (!open) throw new Error(`--stack: expected one of ${Object.keys(STACKS).join()}`);
     // Every fifth is the service as built, which cannot be told where to die.
     await using stack = await open(round % 5 === 4 ? undefined : program);
-    const count = Math.min(FAULTS_PER_ROUND, kills - total.kills);
     const findings = await runTrial(stack, {
       random: random.fork(),
       // Rate windows are judged where the clock is left alone.
       faults: schedule(
         stack.faults.filter(({ name }) => round % 4 < 2 || name !== CLOCK_SET),
-        count,
         random.fork(),
       ),
+      killsMax: kills - total.kills,
       historyPath: join(folder, `round-${round}.jsonl`),
-      onFault: ({ name }, done) => say(`${total.kills + done + 1}/${kills} ${name}`),
+      onFault: ({ name }, killed) => say(`${total.kills + killed}/${kills} killed; ${name}`),
     });
     total.add(findings);
     say(`round ${round}: ${JSON.stringify(findings.figures)}`);
@@ -90,9 +89,9 @@ async function soak(): Promise<boolean> {
 }
 
 /** Each fault as often as another, in an order of chance. */
-function* schedule(faults: readonly Fault[], count: number, random: Random): Generator<Fault> {
+function* schedule(faults: readonly Fault[], random: Random): Generator<Fault> {
   let left: Fault[] = [];
-  for (let made = 0; made < count; made += 1) {
+  for (let made = 0; made < FAULTS_PER_ROUND; made += 1) {
     if (left.length === 0) left = [...faults];
     const [fault] = left.splice(random.between(0, left.length), 1);
     if (fault) yield fault;
@@ -105,7 +104,7 @@ class Total {
   readonly violations: Violation[] = [];
   readonly faults = new Map<string, number>();
 
-  add({ violations, figures, faults }: Findings & { faults: ReadonlyMap<string, number> }): void {
+  add({ violations, figures, faults, kills }: TrialFindings): void {
     const { figures: sum } = this;
     const acknowledged = { ...sum.acknowledged };
     for (const [op, count] of Object.entries(figures.acknowledged)) acknowledged[op] = (acknowledged[op] ?? 0) + count;
@@ -119,10 +118,8 @@ class Total {
       events: sum.events + figures.events,
     };
     this.violations.push(...violations);
-    for (const [name, count] of faults) {
-      this.faults.set(name, (this.faults.get(name) ?? 0) + count);
-      this.kills += count;
-    }
+    this.kills += kills;
+    for (const [name, count] of faults) this.faults.set(name, (this.faults.get(name) ?? 0) + count);
   }
 }
 

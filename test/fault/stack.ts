@@ -26,7 +26,8 @@ export const CLOCK_SET = 'clock set back and forward';
 /** Something that goes wrong and is put right again, while clients go on asking. */
 export interface Fault {
   readonly name: string;
-  readonly make: (random: Random) => Promise<void>;
+  /** Answers how many processes ended by SIGKILL. */
+  readonly make: (random: Random) => Promise<number>;
 }
 
 export interface Stack extends AsyncDisposable {
@@ -139,10 +140,11 @@ async function collect(entries: AsyncIterable<Entry>): Promise<Entry[]> {
   return collected;
 }
 
-async function killReplica(replica: Service, random: Random): Promise<void> {
+async function killReplica(replica: Service, random: Random): Promise<number> {
   await sleep(random.between(0, 100));
   await replica.kill();
   await restart(replica);
+  return 1;
 }
 
 const RESTART_MS_MAX = 60_000;
@@ -183,6 +185,7 @@ function deaths(replicas: readonly Service[]): Fault[] {
         await replica.kill();
         await restart(replica);
       }
+      return replicas.length;
     },
   });
   return FAIL_POINTS.map(die);
@@ -202,6 +205,7 @@ function failuresWithin(replicas: readonly Service[]): Fault[] {
           tell(replica, { order: 'clock', offsetMs });
           await sleep(200);
         }
+        return 0;
       },
     },
     {
@@ -209,6 +213,7 @@ function failuresWithin(replicas: readonly Service[]): Fault[] {
       async make() {
         for (const replica of replicas) tell(replica, { order: 'store-away', ms: AWAY_MS });
         await sleep(AWAY_MS);
+        return 0;
       },
     },
     {
@@ -216,6 +221,7 @@ function failuresWithin(replicas: readonly Service[]): Fault[] {
       async make() {
         for (const replica of replicas) tell(replica, { order: 'sink-fails', ms: AWAY_MS });
         await sleep(AWAY_MS);
+        return 0;
       },
     },
   ];
@@ -224,9 +230,9 @@ function failuresWithin(replicas: readonly Service[]): Fault[] {
 const DISK_FULL_MS = 500;
 
 /** Its files may not grow, which fails as on a full disk. util-linux's prlimit; elsewhere than on Linux nothing is done. */
-async function fillDisk(service: Service, random: Random): Promise<void> {
+async function fillDisk(service: Service, random: Random): Promise<number> {
   const limit = (bytes: string) => execFileSync('prlimit', ['--pid', `${service.pid}`, `--fsize=${bytes}:unlimited`]);
-  if (process.platform !== 'linux') return;
+  if (process.platform !== 'linux') return 0;
   const { size } = await stat(join(service.dataDir, 'keyreeve.db-wal'));
   limit(`${size + random.between(0, 20_000)}`);
   await sleep(DISK_FULL_MS);
@@ -234,7 +240,10 @@ async function fillDisk(service: Service, random: Random): Promise<void> {
   if (random.next() < 0.5) {
     await service.kill();
     await restart(service);
-  } else limit('unlimited');
+    return 1;
+  }
+  limit('unlimited');
+  return 0;
 }
 
 const PAUSE_MS = 1500;
@@ -246,7 +255,7 @@ function setFaults(mongodb: ThreeMembers): Fault[] {
     name: `MongoDB's primary ${name}`,
     async make(random) {
       const { proxy } = await mongodb.primary();
-      await hurtFor(proxy, random, hurt);
+      return hurtFor(proxy, random, hurt);
     },
   });
   return [
@@ -258,6 +267,7 @@ function setFaults(mongodb: ThreeMembers): Fault[] {
         await mongodb.primary();
         await old.restart();
         await mongodb.whole();
+        return 1;
       },
     },
     {
@@ -272,6 +282,7 @@ function setFaults(mongodb: ThreeMembers): Fault[] {
           old.resume();
         }
         await mongodb.whole();
+        return 0;
       },
     },
     {
@@ -282,6 +293,7 @@ function setFaults(mongodb: ThreeMembers): Fault[] {
         await sleep(PAUSE_MS);
         await member.restart();
         await mongodb.whole();
+        return 1;
       },
     },
     {
@@ -292,6 +304,7 @@ function setFaults(mongodb: ThreeMembers): Fault[] {
         await sleep(PAUSE_MS);
         member.resume();
         await mongodb.whole();
+        return 0;
       },
     },
     ...networkFaults(through),
@@ -306,6 +319,7 @@ function kafkaFaults(kafka: OwnKafka, proxy: TcpProxy, replicas: readonly Servic
         await kafka.kill();
         await sleep(PAUSE_MS);
         await kafka.restart();
+        return 1;
       },
     },
     {
@@ -314,6 +328,7 @@ function kafkaFaults(kafka: OwnKafka, proxy: TcpProxy, replicas: readonly Servic
         await pause(kafka.pid);
         await sleep(random.between(PAUSE_MS, 4 * PAUSE_MS));
         resume(kafka.pid);
+        return 0;
       },
     },
     {
@@ -324,6 +339,7 @@ function kafkaFaults(kafka: OwnKafka, proxy: TcpProxy, replicas: readonly Servic
         await replica.kill();
         await restart(replica);
         await kafka.restart();
+        return 2;
       },
     },
     ...networkFaults((name, hurt) => ({
@@ -346,8 +362,9 @@ function networkFaults(through: (name: string, hurt: Hurt) => Fault): Fault[] {
   ];
 }
 
-async function hurtFor(proxy: TcpProxy, random: Random, hurt: Hurt): Promise<void> {
+async function hurtFor(proxy: TcpProxy, random: Random, hurt: Hurt): Promise<number> {
   hurt(proxy, random);
   await sleep(random.between(NETWORK_MS / 2, NETWORK_MS * 2));
   proxy.mend();
+  return 0;
 }

@@ -18,8 +18,10 @@ const LOOK_MS = 500;
 export interface TrialOptions {
   readonly random: Random;
   readonly faults: Iterable<Fault>;
-  /** Told before each fault. */
-  readonly onFault?: (fault: Fault, done: number) => void;
+  /** No more faults once so many processes were killed. Absent: all faults. */
+  readonly killsMax?: number;
+  /** Told before each fault, with how many processes were killed until then. */
+  readonly onFault?: (fault: Fault, kills: number) => void;
   /** How long the last events may take to be published; else they count as missing. */
   readonly publishedMsMax?: number;
   /** Where the history is written as it happens. */
@@ -29,22 +31,24 @@ export interface TrialOptions {
 export interface TrialFindings extends Findings {
   /** How many of each were made. */
   readonly faults: ReadonlyMap<string, number>;
+  /** How many processes ended by SIGKILL. */
+  readonly kills: number;
 }
 
 export async function runTrial(stack: Stack, options: TrialOptions): Promise<TrialFindings> {
-  const { random, onFault, historyPath } = options;
+  const { random, onFault, historyPath, killsMax = Number.POSITIVE_INFINITY } = options;
   const history = new History(historyPath);
   using clients = new Clients(stack.replicas, history);
   const load = startLoad(clients, random.fork());
   const faults = new Map<string, number>();
-  let done = 0;
+  let kills = 0;
   try {
     for (const fault of options.faults) {
       await load.advance(OPERATIONS_BETWEEN, BETWEEN_MS_MAX);
-      onFault?.(fault, done);
-      await fault.make(random.fork());
+      onFault?.(fault, kills);
+      kills += await fault.make(random.fork());
       faults.set(fault.name, (faults.get(fault.name) ?? 0) + 1);
-      done += 1;
+      if (kills >= killsMax) break;
     }
     await load.advance(OPERATIONS_BETWEEN, BETWEEN_MS_MAX);
   } finally {
@@ -61,7 +65,7 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
     clockWasSet: faults.has(CLOCK_SET),
     defects: stack.defects(),
   };
-  return { ...(await check(evidence)), faults };
+  return { ...(await check(evidence)), faults, kills };
 }
 
 /** What was published, once everything is, or nothing more comes. */
