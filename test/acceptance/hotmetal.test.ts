@@ -17,6 +17,18 @@ import {
 } from '../support/product.js';
 
 describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
+  test('Create and manage API keys for programmatic access.', async () => {
+    const account = hotmetal.newOrganization();
+    const { key, credential } = await account.create({ name: 'agent' });
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.VALID);
+    const renaming = { key: Key.create({ name: 'My AI agent' }), updateMask: ['name'] };
+    await account.update({ $case: 'keyId', value: key.keyId }, renaming);
+    expect((await account.list()).map(({ keyId, name }) => [keyId, name])).toEqual([[key.keyId, 'My AI agent']]);
+    await account.revokeById(key);
+    expect(await hotmetal.decisionOn(credential)).toBe(Decision.REVOKED);
+    expect(await account.list()).toEqual([]);
+  });
+
   test('API keys let external tools, AI agents, and custom integrations access your Hot Metal account programmatically.', async () => {
     const account = hotmetal.newOrganization();
     const { key, credential } = await account.create();

@@ -1,8 +1,20 @@
 import { expect, test } from 'vitest';
 
 import { KeyState } from '../../src/gen/keyreeve/v1/key.js';
+import { ImportKeysItem } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
-import { aUser, bearer, describeProduct, expectRefused, expectWithout, secretOf } from '../support/product.js';
+import {
+  aUser,
+  bearer,
+  describeProduct,
+  expectNeverToldAgain,
+  expectRefused,
+  expectWithout,
+  neverIssued,
+  secretOf,
+  sha256,
+  toMs,
+} from '../support/product.js';
 
 const TYPES = ['GENERIC', 'ONBOARDING', 'GCP', 'AWS'];
 
@@ -34,6 +46,7 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     const instance = metlo.newOrganization();
     const names = ['ci', 'CI', 'reports'];
     for (const name of names) await instance.create({ name });
+    await expectRefused(instance.create({ name: 'CI' }), 'NAME_TAKEN', 'ALREADY_EXISTS');
     expect((await instance.list()).map(({ name }) => name)).toEqual(names.reverse());
     // Another instance has names of its own.
     await metlo.newOrganization().create({ name: 'ci' });
@@ -66,9 +79,13 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
 
   test('ISO 8601 timestamp of when the key was created', async () => {
     const instance = metlo.newOrganization();
+    const before = Date.now();
     const { key } = await instance.create({ name: 'ci' });
+    const after = Date.now();
+    const ms = toMs(key.createTime);
+    expect(ms).toBeGreaterThanOrEqual(before);
+    expect(ms).toBeLessThanOrEqual(after);
     const [event] = await instance.auditLog();
-    const ms = Number(key.createTime?.seconds) * 1000 + Number(key.createTime?.nanos) / 1e6;
     expect(event?.time).toBe(new Date(ms).toISOString());
   });
 
@@ -78,12 +95,26 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     expect((await instance.list()).map(({ type }) => type)).toEqual(['AWS']);
   });
 
+  test('Metlo hashes the API key from your Authorization header', async () => {
+    const instance = metlo.newOrganization();
+    const { key, credential } = await instance.create({ name: 'ci' });
+    // What is stored is the hash: whoever comes with it meets the same key.
+    const secret = { $case: 'digest', value: sha256(secretOf(credential)) } as const;
+    const { results } = await instance.import([ImportKeysItem.fromPartial({ secret, name: 'by its hash' })]);
+    expect(results).toMatchObject([{ alreadyImported: true, result: { $case: 'key', value: { keyId: key.keyId } } }]);
+    expect(await metlo.verify(credential)).toMatchObject({ decision: Decision.VALID, key: { keyId: key.keyId } });
+  });
+
   test('Checks if the hashed key exists in the database (with 5-second Redis caching)', async () => {
     const { credential } = await metlo.newOrganization().create({ name: 'ci' });
     expect(await metlo.verify(credential)).toMatchObject({
       decision: Decision.VALID,
       cacheTtl: { seconds: 5n, nanos: 0 },
     });
+    const unknown = await metlo.verify(bearer(neverIssued('metlo_')));
+    expect(unknown.decision).toBe(Decision.NOT_FOUND);
+    expect(unknown.key).toBeUndefined();
+    expect(unknown.cacheTtl).toBeUndefined();
   });
 
   test('If valid, processes your request', async () => {
@@ -100,10 +131,9 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
 
   test('The list endpoint returns key metadata only. The actual API key values are never retrievable after creation.', async () => {
     const instance = metlo.newOrganization();
-    const { key, credential } = await instance.create({ name: 'ci' });
-    const [listed] = await instance.list();
-    expect(listed).toEqual(key);
-    expectWithout(listed, secretOf(credential));
+    const issued = await instance.create({ name: 'ci' });
+    expect(await instance.list()).toEqual([issued.key]);
+    await expectNeverToldAgain(metlo, instance, issued);
   });
 
   test('Retrieve keys specifically for onboarding purposes:', async () => {
@@ -121,7 +151,14 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     expect(await metlo.decisionOn(credential)).toBe(Decision.REVOKED);
     expect(await metlo.decisionOn(other)).toBe(Decision.VALID);
     expect((await instance.list()).map(({ name }) => name)).toEqual(['reports']);
-    await expectRefused(instance.revoke({ $case: 'name', value: 'nobody' }), 'KEY_NOT_FOUND');
+    await expectRefused(instance.revoke({ $case: 'name', value: 'nobody' }), 'KEY_NOT_FOUND', 'NOT_FOUND');
+    // In the middle of a rotation both keys of the name end.
+    const old = await instance.create({ name: 'ci' });
+    const fresh = await instance.rotate(old.key);
+    const both = await instance.revoke({ $case: 'name', value: 'ci' });
+    expect(both).toMatchObject({ key: { keyId: fresh.key.keyId }, previousKey: { keyId: old.key.keyId } });
+    for (const ended of [old, fresh]) expect(await metlo.decisionOn(ended.credential)).toBe(Decision.REVOKED);
+    expect((await instance.list()).map(({ name }) => name)).toEqual(['reports']);
   });
 
   test('Your Metlo instance has a maximum limit on the number of API keys you can create.', async () => {
@@ -137,7 +174,7 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
   test('If you reach this limit, you’ll receive an error:', async () => {
     const instance = metlo.newOrganization();
     await Promise.all(Array.from({ length: 100 }, (_, n) => instance.create({ name: `key ${n}` })));
-    await expectRefused(instance.create({ name: 'one more' }), 'KEY_LIMIT_REACHED');
+    await expectRefused(instance.create({ name: 'one more' }), 'KEY_LIMIT_REACHED', 'RESOURCE_EXHAUSTED');
     await instance.revoke({ $case: 'name', value: 'key 7' });
     await instance.create({ name: 'one more' });
   }, 120_000);
@@ -188,20 +225,25 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     for (const token of ['metlo_', 'nonsense', misspelt, secret.toUpperCase()]) {
       expect(await metlo.decisionOn(bearer(token))).toBe(Decision.MALFORMED);
     }
+    expect(await metlo.decisionOn(bearer(neverIssued('metlo_')))).toBe(Decision.NOT_FOUND);
   });
 
   test('The API key has been deleted', async () => {
     const instance = metlo.newOrganization();
     const { credential } = await instance.create({ name: 'ci' });
     const { enforcement } = await instance.revoke({ $case: 'name', value: 'ci' });
+    const answeredAt = Date.now();
     expect(enforcement?.complete).toBe(true);
+    expect(toMs(enforcement?.cachesClearTime)).toBeLessThanOrEqual(answeredAt + 5000);
     expect(await metlo.decisionOn(credential)).toBe(Decision.REVOKED);
   });
 
   test('Duplicate name', async () => {
     const instance = metlo.newOrganization();
     await instance.create({ name: 'ci' });
-    for (const name of ['ci', ' ci ']) await expectRefused(instance.create({ name }), 'NAME_TAKEN');
+    for (const name of ['ci', ' ci ']) {
+      await expectRefused(instance.create({ name }), 'NAME_TAKEN', 'ALREADY_EXISTS');
+    }
     const answers = await Promise.allSettled(Array.from({ length: 5 }, () => instance.create({ name: 'raced' })));
     expect(answers.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
     expect(await instance.list()).toHaveLength(2);
@@ -209,14 +251,15 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
 
   test('Missing name', async () => {
     const instance = metlo.newOrganization();
-    await expectRefused(instance.create(), 'NAME_REQUIRED');
+    await expectRefused(instance.create(), 'NAME_REQUIRED', 'INVALID_ARGUMENT');
+    await expectRefused(instance.create({ name: '  ' }), 'NAME_INVALID', 'INVALID_ARGUMENT');
     expect(await instance.list()).toEqual([]);
   });
 
   test('Invalid key type', async () => {
     const instance = metlo.newOrganization();
     for (const type of ['AZURE', 'generic']) {
-      await expectRefused(instance.create({ name: 'ci', type }), 'TYPE_INVALID');
+      await expectRefused(instance.create({ name: 'ci', type }), 'TYPE_INVALID', 'INVALID_ARGUMENT');
     }
     expect(await instance.list()).toEqual([]);
   });
