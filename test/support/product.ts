@@ -3,6 +3,7 @@
  * stacks, and its calls as a product's own services make them. Nothing here looks behind the API.
  */
 import { createHash, randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, inject } from 'vitest';
 
@@ -56,13 +57,23 @@ const stacks: { stack: string; settings: () => ServiceSettings }[] = [
   },
 ];
 
-/** Describes a product on each stack. Its tests, named by the sentences that they show, share one service. */
-export function describeProduct(keyspace: string, actor: Actor, sentences: (product: Product) => void): void {
-  describe.each(stacks)(`${keyspace} on $stack`, ({ settings }) => {
+/**
+ * Describes a product on each stack. Its tests, named by the sentences that they show, share one service and take turns.
+ * @param stacksAtOnce for a suite that mostly waits. `expect.poll` does not work there: it needs the one test that runs
+ */
+export function describeProduct(
+  keyspace: string,
+  actor: Actor,
+  sentences: (product: Product) => void,
+  { stacksAtOnce = false } = {},
+): void {
+  describe.each(stacks)(`${keyspace} on $stack`, { concurrent: stacksAtOnce }, ({ settings }) => {
     const product = new Product(keyspace, actor);
     beforeAll(async () => product.begin(await startService(settings())));
     afterAll(() => product.end());
-    sentences(product);
+    describe('in turn', { concurrent: false }, () => {
+      sentences(product);
+    });
   });
 }
 
@@ -222,11 +233,22 @@ export class Organization {
   }
 
   setPlan(plan: string, fields: Fields<UpdateOrganizationRequest> = {}): Promise<UpdateOrganizationResponse> {
+    return this.#set({ plan }, fields);
+  }
+
+  suspend(fields: Fields<UpdateOrganizationRequest> = {}): Promise<UpdateOrganizationResponse> {
+    return this.#set({ suspended: true }, fields);
+  }
+
+  #set(
+    settings: { plan: string } | { suspended: boolean },
+    fields: Fields<UpdateOrganizationRequest>,
+  ): Promise<UpdateOrganizationResponse> {
     const request = UpdateOrganizationRequest.fromPartial({
       ...this.ref,
       actor: this.#actor,
-      organization: { plan },
-      updateMask: ['plan'],
+      organization: settings,
+      updateMask: Object.keys(settings),
       ...fields,
     });
     return call((done) => this.#clients.organizations.updateOrganization(request, new Metadata(), soon(), done));
@@ -257,8 +279,8 @@ export const bearer = (token: string): Credential => ({ kind: { $case: 'bearerTo
 export const sha256 = (text: string): Buffer => createHash('sha256').update(text).digest();
 
 /** A token as the keyspace with this prefix issues them, checksum and all, which it never did. */
-export function neverIssued(prefix: string): string {
-  const form = { kind: 'bearer', prefix, bodyLength: 49, display: 'last_four' } as const;
+export function neverIssued(prefix: string, bodyLength = 49): string {
+  const form = { kind: 'bearer', prefix, bodyLength, display: 'last_four' } as const;
   return newCredential(form, [], systemRandom).secret.reveal();
 }
 
@@ -287,6 +309,11 @@ export function keepVerifying(product: Product, credential: Credential): { stop(
 /** Asserts that the call is refused for this reason, under this gRPC code, such as `NOT_FOUND`. */
 export async function expectRefused(answer: Promise<unknown>, reason: string, code: string): Promise<void> {
   expect(await toldBy(answer)).toMatchObject({ code, reason });
+}
+
+/** Resolves once this time, in milliseconds since 1970, has come: a timer alone may go off before. */
+export async function reach(timeMs: number): Promise<void> {
+  while (Date.now() < timeMs) await delay(timeMs - Date.now());
 }
 
 /** More than the four characters that a display may show. */
