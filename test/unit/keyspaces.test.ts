@@ -59,12 +59,19 @@ describe('the shipped keyspaces', () => {
     expect(unknown * Math.log2(62)).toBeGreaterThanOrEqual(128);
   });
 
+  /** As documented, or as a gateway refuses where nothing is. */
+  const refusal = { status: 401, contentType: 'application/json', body: '{"error":"unauthorized"}' };
+
   test('hotmetal: optional labels, hm_****abcd, no answer kept', () => {
     expect(product('hotmetal')).toMatchObject({
       credential: { kind: 'bearer', prefix: 'hm_', bodyLength: 49, display: 'last_four' },
       names: { required: false, unique: false, default: 'Untitled key' },
       cacheTtlMs: 0,
-      http: { credential: { kind: 'bearer', header: 'authorization', schemes: ['bearer'] } },
+    });
+    expect(product('hotmetal').http).toEqual({
+      credential: { kind: 'bearer', header: 'authorization', schemes: ['bearer'] },
+      refusal,
+      rateLimitHeaders: 'standard',
     });
   });
 
@@ -74,10 +81,11 @@ describe('the shipped keyspaces', () => {
       credential: { kind: 'pair', prefix: '', display: 'last_four' },
       managePermissions: ['admin'],
       cacheTtlMs: 5000,
-      http: {
-        credential: { kind: 'pair', clientIdHeader: 'x-metal-client-id', secretHeader: 'x-metal-api-key' },
-        refusal: { status: 401, contentType: 'application/json', body: '{"error":"invalid api key or clientId"}' },
-      },
+    });
+    expect(metal.http).toEqual({
+      credential: { kind: 'pair', clientIdHeader: 'x-metal-client-id', secretHeader: 'x-metal-api-key' },
+      refusal: { status: 401, contentType: 'application/json', body: '{"error":"invalid api key or clientId"}' },
+      rateLimitHeaders: 'standard',
     });
     expect(metal.plans.get(metal.defaultPlan)?.keyLimit).toBe(100);
   });
@@ -90,7 +98,11 @@ describe('the shipped keyspaces', () => {
       names: { required: true, unique: true },
       types: { allowed: ['GENERIC', 'ONBOARDING', 'GCP', 'AWS'], default: 'GENERIC' },
       cacheTtlMs: 5000,
-      http: { credential: { kind: 'bearer', header: 'authorization', schemes: ['raw', 'bearer'] } },
+    });
+    expect(metlo.http).toEqual({
+      credential: { kind: 'bearer', header: 'authorization', schemes: ['raw', 'bearer'] },
+      refusal,
+      rateLimitHeaders: 'standard',
     });
     expect(metlo.plans.get(metlo.defaultPlan)?.keyLimit).toBeDefined();
   });
@@ -102,8 +114,13 @@ describe('the shipped keyspaces', () => {
       managePermissions: ['api_keys.manage'],
       defaultPlan: 'free',
       cacheTtlMs: 30_000,
+      names: { required: true, unique: false },
       legacy: { pattern: /^hd_live_[a-z0-9]{32}$/, digest: 'sha256' },
-      http: { refusal: { status: 401 } },
+    });
+    expect(hookdeploy.http).toEqual({
+      credential: { kind: 'bearer', header: 'authorization', schemes: ['bearer'] },
+      refusal,
+      rateLimitHeaders: 'standard_and_x',
     });
     expect(hookdeploy.expiration).toEqual({});
     expect([...hookdeploy.plans.values()].map(({ name, requestsPerMinute }) => [name, requestsPerMinute])).toEqual([
@@ -122,7 +139,11 @@ describe('the shipped keyspaces', () => {
       names: { required: true, unique: false },
       expiration: {},
       cacheTtlMs: 0,
-      http: { credential: { kind: 'bearer', header: 'x-api-key', schemes: ['raw'] } },
+    });
+    expect(product('hygiara').http).toEqual({
+      credential: { kind: 'bearer', header: 'x-api-key', schemes: ['raw'] },
+      refusal,
+      rateLimitHeaders: 'standard',
     });
   });
 });
