@@ -573,7 +573,7 @@ function lookUps(store: Store): { does: string; call: () => Promise<unknown>; fi
     {
       does: 'look for digests of a pepper',
       call: () => store.hasDigests(1, ample()),
-      finds: ['keys USING COVERING INDEX keys_pepper (pepper_version=?)'],
+      finds: ['keys_pepper (pepper_version=? AND revoke_time=?)'],
     },
   ];
 }

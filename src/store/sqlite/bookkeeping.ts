@@ -23,7 +23,7 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
     'SELECT pepper_version, count(*) AS count FROM keys WHERE revoke_time IS NULL GROUP BY pepper_version',
   );
   const anyDigest = connection.prepare<{ found: number }>(
-    'SELECT EXISTS (SELECT 1 FROM keys WHERE pepper_version = :version AND revoke_time IS NULL) AS found',
+    'SELECT 1 AS found FROM keys WHERE pepper_version = :version AND revoke_time IS NULL LIMIT 1',
   );
 
   const windowRow = connection.prepare<{ opened_at: number; taken: number }>(
@@ -71,7 +71,7 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
     },
 
     hasDigests(version: number): boolean {
-      return anyDigest.get({ version })?.found === 1;
+      return anyDigest.get({ version }) !== undefined;
     },
 
     takeBudget(ask: BudgetAsk): BudgetBlock {
