@@ -243,7 +243,7 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
   test(
     'A good label makes it easy to audit which keys are in use and what they are for.',
     { concurrent: true },
-    async () => {
+    async ({ expect }) => {
       const account = hotmetal.newOrganization();
       const nightly = await account.create({ name: 'nightly export' });
       await account.create({ name: 'old agent' });
@@ -266,7 +266,7 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
   test(
     'If a key shows “Never used” and you do not remember creating it, it is safe to revoke.',
     { concurrent: true },
-    async () => {
+    async ({ expect }) => {
       const account = hotmetal.newOrganization();
       const { credential } = await account.create({ name: 'in use' });
       const forgotten = await account.create({ name: 'forgotten' });
