@@ -1,6 +1,15 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Database from 'libsql';
@@ -108,6 +117,30 @@ describe('sqlite: the file', () => {
     expect(await next.hear()).toMatchObject({ did: 'open' });
     expect(await next.ask('list')).toEqual({ did: 'list', keyIds: [key.keyId] });
     expect(() => open(folder.path)).toThrow('another process has it open');
+  });
+
+  test('is refused where a copy that was closed lies beside the log of a crash, and opened without that log', async () => {
+    await using folder = await newFolder();
+    const [file, log] = ['keyreeve.db', 'keyreeve.db-wal'].map((name) => join(folder.path, name));
+    if (file === undefined || log === undefined) throw new Error('no paths');
+    const first = open(folder.path);
+    const key = await create(first);
+    await first[Symbol.asyncDispose]();
+    const copy = readFileSync(file);
+
+    await using child = startStoreProcess({ engine: 'sqlite', dataDir: folder.path });
+    await child.hear();
+    await child.ask('create');
+    await child.kill();
+    expect(statSync(log).size).toBeGreaterThan(0);
+    writeFileSync(file, copy);
+    expect(() => open(folder.path)).toThrow(
+      /keyreeve\.db-wal is not of this file.*out of the way.*docs\/restoring\.md/,
+    );
+    expect(readFileSync(file)).toEqual(copy);
+    rmSync(log);
+    await using restored = open(folder.path);
+    expect(await keysOf(restored)).toEqual([key]);
   });
 
   test('is refused where a file lies in the place of the folder, or a folder in its own', async () => {

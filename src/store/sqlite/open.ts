@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import type { Clock, Deadline } from '../../keys/clock.js';
@@ -35,13 +35,20 @@ export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions):
   makeFolder(dataDir);
   try {
     makeFile(path);
-    const connection = new Connection(path);
+    const place = take(path);
     try {
-      for (const line of prepareSchema(connection)) report(line);
-      claim(connection, options.source);
-      return toStore(connection, options);
+      checkLog(path);
+      const connection = new Connection(path);
+      try {
+        for (const line of prepareSchema(connection)) report(line);
+        claim(connection, options.source);
+        return toStore(connection, options, place);
+      } catch (error) {
+        connection[Symbol.dispose]();
+        throw error;
+      }
     } catch (error) {
-      connection[Symbol.dispose]();
+      place[Symbol.dispose]();
       throw error;
     }
   } catch (error) {
@@ -49,7 +56,11 @@ export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions):
   }
 }
 
-function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 'source' | 'clock'>): Store {
+function toStore(
+  connection: Connection,
+  { source, clock }: Pick<SqliteOptions, 'source' | 'clock'>,
+  place: Disposable,
+): Store {
   const read = prepareReads(connection);
   const change = prepareChange(connection, read, { source, clock });
   const bookkeeping = prepareBookkeeping(connection, clock);
@@ -105,9 +116,47 @@ function toStore(connection: Connection, { source, clock }: Pick<SqliteOptions, 
     outbox,
     [Symbol.asyncDispose]() {
       connection[Symbol.dispose]();
+      place[Symbol.dispose]();
       return Promise.resolve();
     },
   };
+}
+
+/** The files that this process has open. */
+const taken = new Set<string>();
+
+/** To be asked before the file is looked into: closing it would end the lock that this process may have on it (POSIX). */
+function take(path: string): Disposable {
+  const real = realpathSync(path);
+  if (taken.has(real)) throw new Error(HELD);
+  taken.add(real);
+  return { [Symbol.dispose]: () => void taken.delete(real) };
+}
+
+// https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+const WRITE_VERSION_AT = 18;
+const VERSION_WITHOUT_LOG = 1;
+
+/**
+ * A file that was closed has no log: one that lies beside it is another file's, left there by a crash before a copy was
+ * put back. The engine would put the one's pages into the other, and find old keys with the marks of new events.
+ * @throws Error that says so
+ */
+function checkLog(path: string): void {
+  const log = `${path}-wal`;
+  if ((statSync(log, { throwIfNoEntry: false })?.size ?? 0) === 0) return;
+  const header = Buffer.alloc(WRITE_VERSION_AT + 1);
+  const file = openSync(path, 'r');
+  try {
+    readSync(file, header, 0, header.length, 0);
+  } finally {
+    closeSync(file);
+  }
+  if (header[WRITE_VERSION_AT] !== VERSION_WITHOUT_LOG) return;
+  throw new Error(
+    `${DATABASE_FILE}-wal is not of this file, which was closed when it was copied: move ${DATABASE_FILE}-wal and ` +
+      `${DATABASE_FILE}-shm out of the way, and go on as docs/restoring.md says`,
+  );
 }
 
 async function* eachOrganization(
@@ -136,19 +185,20 @@ function makeFolder(path: string): void {
 /** The engine would make it readable for all; its WAL takes over the file's mode. */
 function makeFile(path: string): void {
   try {
-    // Never opened where it exists: closing it would end the lock that this process may have on it (POSIX).
     closeSync(openSync(path, 'wx', 0o600));
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
   }
 }
 
+const HELD = 'another process has it open, and only one can';
+
 function whyNot(error: unknown): string {
   const code = codeOf(error);
   if (code === 'EEXIST' || code === 'ENOTDIR') return 'a file is in its place';
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return 'this user may not write there';
   const result = resultCodeOf(error);
-  if (result === SQLITE_BUSY) return 'another process has it open, and only one can';
+  if (result === SQLITE_BUSY) return HELD;
   if (result === SQLITE_NOTADB || result === SQLITE_CORRUPT) return 'it is damaged, or no database: restore a copy';
   return error instanceof Error ? error.message : String(error);
 }
