@@ -2,10 +2,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
 import type { Failure } from '../gen/keyreeve/v1/failure.js';
-import type {
-  ImportKeysItem,
-  ImportKeysRequest,
-  ImportKeysResponse,
+import {
+  type ImportKeysItem,
+  type ImportKeysRequest,
+  type ImportKeysResponse,
   ImportKeysResult,
 } from '../gen/keyreeve/v1/key_service.js';
 import type { Load } from '../keys/change.js';
@@ -33,6 +33,8 @@ import type { Call, Unary } from './unary.js';
 
 const ITEMS_MAX = 500;
 const DIGEST_BYTES = 32;
+/** Clients take 4 MiB, unless they are told otherwise: with the last key, and a failure for each of the others, it is less. */
+const ANSWER_BYTES_MAX = 3 * 1024 * 1024;
 const DISPLAY_LENGTH_MAX = 64;
 const CLIENT_ID = /^[\x21-\x7e]{1,128}$/;
 
@@ -52,8 +54,12 @@ export function handleImportKeys(parts: Parts): Unary<ImportKeysRequest, ImportK
       orRefuse(await commit(toLoad(mutation), (state) => claimRequest(state, mutation), call, parts));
     }
     const outcomes: Outcome[] = [];
+    let answerBytes = 0;
     for (const item of items) {
-      outcomes.push(await importItem(item, mutation, keyspace, call, parts));
+      const outcome =
+        answerBytes < ANSWER_BYTES_MAX ? await importItem(item, mutation, keyspace, call, parts) : NO_ROOM;
+      outcomes.push(outcome);
+      answerBytes += ImportKeysResult.encode(toResult(outcome, undefined, parts.clock.now())).finish().length;
       // The embedded store answers without ever waiting: verifications would wait for the whole import.
       await nextTurn();
     }
@@ -104,6 +110,16 @@ async function importItem(
     throw error;
   }
 }
+
+const NO_ROOM = toFailure(
+  new Refused(
+    refuseArgument(
+      'TOO_MANY_ITEMS',
+      'keys',
+      'the answer has no room for more keys, and nothing was done for this one: send it in another request',
+    ),
+  ),
+);
 
 const OUT_OF_TIME = toFailure(new StoreFault('unavailable', 'the deadline passed before the item had its turn'));
 
@@ -249,12 +265,25 @@ function parseCredential({ kind }: Credential, message: ImportKeysItem, keyspace
     throw refuse(`must be a ${isPair ? 'client' : 'bearer_token'} in this keyspace`);
   }
   const secret = kind.$case === 'client' ? kind.value.secret : kind.value;
+  checkUntold(secret, message);
   const taken = takeOver(new Secret(secret), keyspace);
   if (!taken) throw refuse("must have the keyspace's form, or that of its legacy");
   if (kind.$case === 'bearerToken') return { ...taken, secretField: 'credential' };
   const { clientId } = kind.value;
   if (!CLIENT_ID.test(clientId)) throw refuse(`has a client_id that ${CLIENT_ID_RULE}`);
   return { ...taken, clientId, secretField: 'credential' };
+}
+
+/** What is kept of a key is shown to whoever may read keys, and goes to the audit. */
+function checkUntold(secret: string, { name, scopes, labels }: ImportKeysItem): void {
+  const texts: [field: string, text: string][] = [
+    ['name', name],
+    ...scopes.map((scope): [string, string] => ['scopes', scope]),
+    ...[...labels].flat().map((text): [string, string] => ['labels', text]),
+  ];
+  const [field] = texts.find(([, text]) => secret !== '' && text.includes(secret)) ?? [];
+  if (field === undefined) return;
+  throw new Refused(refuseArgument('TEXT_INVALID', field, `${field} must not hold the credential`));
 }
 
 const CLIENT_ID_RULE = 'must be 1 to 128 printable ASCII characters without spaces in this keyspace';

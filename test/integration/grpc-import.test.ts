@@ -347,6 +347,37 @@ test('the last use is kept as the later of those known, and an import that canno
   expect(keyOf((await importKeys(service, [item]))[0])).toEqual(keyOf(noted));
 });
 
+test('an answer stays below what clients take, and the keys that it has no room for are left for another request', async () => {
+  await using service = await startServer();
+  const labels = new Map(Array.from({ length: 16 }, (_, n) => [`label${n}`, '€'.repeat(58)]));
+  const scopes = Array.from({ length: 30 }, (_, n) => `${n}:${'s'.repeat(95)}`);
+  const large = { name: '€'.repeat(200), labels, scopes };
+  const items = Array.from({ length: 500 }, () => ({ ...anItem(), ...large }));
+  const digests = items.map(({ secret }) => ({ secret }));
+  for (let from = 0; from < items.length; from += 25) await importKeys(service, items.slice(from, from + 25));
+  const results = await importKeys(service, digests);
+  const known = results.filter(({ alreadyImported }) => alreadyImported).length;
+  expect(known).toBeGreaterThan(100);
+  expect(new Set(results.slice(known).map(reasonOf))).toEqual(new Set(['TOO_MANY_ITEMS']));
+  expect((await importKeys(service, digests.slice(known))).every(({ alreadyImported }) => alreadyImported)).toBe(true);
+});
+
+test('text that holds the credential is refused with its field: it would be shown', async () => {
+  await using service = await startServer();
+  const texts: [string, Partial<ImportKeysItem>][] = [
+    ['name', { name: `of ${LEGACY}` }],
+    ['scopes', { scopes: [`a:${LEGACY}`] }],
+    ['labels', { labels: new Map([['token', LEGACY]]) }],
+    ['labels', { labels: new Map([[LEGACY, 'token']]) }],
+  ];
+  for (const [field, text] of texts) {
+    const [result] = await importKeys(service, [{ ...byCredential(bearer(LEGACY)), ...text }], old);
+    expect(reasonOf(result)).toBe('TEXT_INVALID');
+    expect(failureOf(result)?.field).toBe(field);
+    expect(JSON.stringify(failureOf(result))).not.toContain(LEGACY);
+  }
+});
+
 test('501 items are refused whole, 500 are not, and none is nothing', async () => {
   await using service = await startServer();
   const items = Array.from({ length: 501 }, anItem);

@@ -289,6 +289,19 @@ test('a request holds 500 keys and 256 KiB at most', async () => {
   }
 });
 
+test('what a service has no room for in its answer is sent in another request', async () => {
+  const { run, requests } = importing(({ keys }) =>
+    keys.map(({ name }, at) => (at > 1 ? failed(status.INVALID_ARGUMENT, 'TOO_MANY_ITEMS') : imported(name))),
+  );
+  const lines = [0, 1, 2, 3, 4].map((name) => ({ digest: DIGEST, name: String(name) }));
+  expect(await run(lines, ...toAcme)).toMatchObject({ exitCode: exitCodes.ok, stderr: '' });
+  expect(requests.map(({ keys }) => keys.map(({ name }) => name))).toEqual([
+    ['0', '1', '2', '3', '4'],
+    ['2', '3', '4'],
+    ['4'],
+  ]);
+});
+
 test('a service that comes back is asked again for what is open, and for nothing else', async () => {
   let calls = 0;
   const { run, requests } = importing(({ keys }) => {

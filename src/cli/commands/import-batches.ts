@@ -140,7 +140,7 @@ export class Importer {
   }
 }
 
-/** Undefined where the service was away, so that nothing became of the line yet. */
+/** Undefined where nothing became of the line yet: the service was away, or had no room in its answer. */
 function toOutcome(line: number, answer: ImportKeysResult | undefined): Outcome | undefined {
   switch (answer?.result?.$case) {
     case 'key':
@@ -151,7 +151,7 @@ function toOutcome(line: number, answer: ImportKeysResult | undefined): Outcome 
       };
     case 'failure': {
       const failure = answer.result.value;
-      return isAway(failure) ? undefined : { line, outcome: 'REFUSED', failure };
+      return isAway(failure) || failure.reason === 'TOO_MANY_ITEMS' ? undefined : { line, outcome: 'REFUSED', failure };
     }
     case undefined:
       throw new CommandFault(exitCodes.internal, 'the service answered a result that is none');
