@@ -231,11 +231,13 @@ test('an organization is shown with its plan, and one that was never written as 
 });
 
 test('organizations update changes what an option names, and there must be one', async () => {
+  let isReplay = false;
   const requests: UpdateOrganizationRequest[] = [];
   await using service = await organizationServiceThat({
     updateOrganization: (request: UpdateOrganizationRequest) => {
       requests.push(request);
-      const changed = Organization.create({ keyspace: 'hotmetal', organizationId: 'acme', plan: 'team' });
+      const fields = { plan: 'team', suspended: request.organization?.suspended === true && !isReplay };
+      const changed = Organization.create({ keyspace: 'hotmetal', organizationId: 'acme', ...fields });
       return UpdateOrganizationResponse.create({ organization: changed, enforcement: complete });
     },
   });
@@ -243,6 +245,9 @@ test('organizations update changes what an option names, and there must be one',
     runCli(['organizations', 'update', ...organization, '--server', service.address, ...options]);
   const suspended = await run('--suspend', '--etag', 'e1', '--request-id', 'r1', '--actor', 'user:ada');
   expect(suspended.stdout).toContain('Enforcement: complete. From now on no replica accepts a key of it.');
+  isReplay = true;
+  expect((await run('--suspend', '--request-id', 'r1')).stdout).not.toContain('Enforcement');
+  requests.pop();
   expect((await run('--plan', 'team')).stdout).not.toContain('Enforcement');
   expect(JSON.parse((await run('--resume', '--plan', 'x', '--json')).stdout)).toMatchObject({
     organization: { plan: 'team' },

@@ -106,6 +106,9 @@ function describe(
     `Updated ${organizationPath(organization)}.`,
     '',
     describeOrganization(organization),
-    ...(enforcement && suspend ? ['', ...describeEnforcement(enforcement, takenAway, now)] : []),
+    // What was asked may have happened long ago, under the same request id, and been undone since.
+    ...(enforcement && suspend && organization.suspended
+      ? ['', ...describeEnforcement(enforcement, takenAway, now)]
+      : []),
   ].join('\n');
 }
