@@ -45,6 +45,15 @@ export function fingerprintOf({ key }: Pepper): string {
 }
 
 /**
+ * Whether it stands under the version of another one.
+ * @param known the fingerprints remembered, by version
+ */
+export function isAnother(pepper: Pepper, known: ReadonlyMap<number, string>): boolean {
+  const fingerprint = known.get(pepper.version);
+  return fingerprint !== undefined && fingerprint !== fingerprintOf(pepper);
+}
+
+/**
  * Where the peppers configured contradict what is stored, a line each; empty where they do not. Without a pepper under
  * which keys are stored, or with another in its place, those keys would pass for unknown.
  * @param known the fingerprints remembered, by version
@@ -55,9 +64,7 @@ export function pepperContradictions(
   known: ReadonlyMap<number, string>,
   stored: ReadonlySet<number>,
 ): readonly string[] {
-  const others = peppers.filter(
-    (pepper) => (known.get(pepper.version) ?? fingerprintOf(pepper)) !== fingerprintOf(pepper),
-  );
+  const others = peppers.filter((pepper) => isAnother(pepper, known));
   const missing = [...stored].filter((version) => version > 0 && !peppers.some((pepper) => pepper.version === version));
   return [
     ...others.map(

@@ -37,6 +37,8 @@ test('the start refuses another pepper under a known version, and one that is mi
   const counted = await runBuiltCli(['peppers'], { env: { ...env, KEYREEVE_PEPPERS: `1:${one},2:${other}` } });
   expect(counted.exitCode).toBe(exitCodes.ok);
   expect(counted.stdout).toMatch(/^VERSION +UNREVOKED KEYS +STATE\n1 +1 +needed: .*\n2 +0 +in use: .*\n$/);
+  const mistaken = await runBuiltCli(['peppers'], { env: { ...env, KEYREEVE_PEPPERS: `1:${other}` } });
+  expect(mistaken.stdout).toMatch(/^1 +1 +another pepper than the one known by that version/m);
   const json = await runBuiltCli(['peppers', '--json'], { env });
   expect(JSON.parse(json.stdout)).toEqual({
     versions: [

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 
 import { newPepperEntry, parsePepperVersion, PEPPER_VERSION_MAX } from '../../config/peppers.js';
 import { Deadline, systemClock } from '../../keys/clock.js';
-import { type Peppers, versionInUse } from '../../keys/pepper.js';
+import { isAnother, type Peppers, versionInUse } from '../../keys/pepper.js';
 import { example } from '../command.js';
 import { UsageFault } from '../faults.js';
 import { printableJson } from '../output/printable.js';
@@ -57,7 +57,8 @@ async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
   const settings = toSettings(terminal.env);
   await using store = await openStore(settings, WHILE_SERVED);
   const counts = await store.countDigests(Deadline.after(COUNT_MS_MAX, systemClock));
-  const versions = toVersions(counts, settings.peppers);
+  const known = await store.pepperFingerprints(Deadline.after(COUNT_MS_MAX, systemClock));
+  const versions = toVersions(counts, settings.peppers, known);
   if (json) {
     await print(
       terminal,
@@ -77,9 +78,10 @@ async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
   await print(terminal, canGo ? `${table}\n\n${RETIRED}` : table);
 }
 
-type VersionState = 'in_use' | 'standby' | 'leaving' | 'can_go' | 'missing';
+type VersionState = 'another' | 'in_use' | 'standby' | 'leaving' | 'can_go' | 'missing';
 
 const MEANINGS: Readonly<Record<VersionState, string>> = {
+  another: 'another pepper than the one known by that version: the service does not start with it',
   in_use: 'in use: keys are stored under it',
   standby: 'kept ready: keys are not stored under it yet',
   leaving: 'needed: its keys move as they verify',
@@ -94,15 +96,20 @@ interface VersionCount {
 }
 
 /** Ascending; without a pepper as version 0, unless all keys have left it. */
-function toVersions(counts: ReadonlyMap<number, number>, peppers: Peppers): VersionCount[] {
+function toVersions(
+  counts: ReadonlyMap<number, number>,
+  peppers: Peppers,
+  known: ReadonlyMap<number, string>,
+): VersionCount[] {
   const inUse = versionInUse(peppers);
   const configured = new Set([0, ...peppers.map(({ version }) => version)]);
+  const others = new Set(peppers.filter((pepper) => isAnother(pepper, known)).map(({ version }) => version));
   return [...new Set([...configured, ...counts.keys()])]
     .sort((a, b) => a - b)
     .map((version) => {
       const keys = counts.get(version) ?? 0;
       const state = stateOf({ version, keys, inUse, isConfigured: configured.has(version) });
-      return { version, keys, state };
+      return { version, keys, state: others.has(version) ? 'another' : state };
     })
     .filter(({ version, state }) => version > 0 || state !== 'can_go');
 }
