@@ -75,7 +75,7 @@ export class Budgets {
    */
   async admit(lineageId: string, limit: number, deadline: Deadline): Promise<Admission> {
     for (;;) {
-      const window = this.#open(lineageId);
+      const window = this.#open(lineageId, limit);
       if (window?.admit(limit)) {
         return { admitted: true, standing: await this.#standingAfter(window, lineageId, limit, deadline) };
       }
@@ -87,7 +87,7 @@ export class Budgets {
 
   /** Where the lineage stands, for an answer that does not count. What cannot be found out counts as nothing left. */
   async look(lineageId: string, limit: number, deadline: Deadline): Promise<RateStanding> {
-    const window = this.#open(lineageId);
+    const window = this.#open(lineageId, limit);
     if (window && (window.inHand(limit) > 0 || !this.#store.isShared || window.isSpent(limit))) {
       return this.#standing(window, limit);
     }
@@ -113,9 +113,9 @@ export class Budgets {
     return { limit, remaining, windowMs: this.#windowMs, resetTime: window.resetTime };
   }
 
-  #open(lineageId: string): Window | undefined {
+  #open(lineageId: string, limit: number): Window | undefined {
     const window = this.#held.get(lineageId);
-    return window && !window.hasEnded(this.#clock) ? window : undefined;
+    return window?.tells(limit) && !window.hasEnded(this.#clock) ? window : undefined;
   }
 
   /**
@@ -184,6 +184,7 @@ class Window {
   readonly #endTimeMs: number;
   /** The window's units are numbered from 1: those up to `#taken` are taken, by this replica those after `#used`. */
   readonly #taken: number;
+  readonly #limit: number;
   #used: number;
 
   constructor(
@@ -192,6 +193,7 @@ class Window {
     { sentMs, sentTime, lastsMs }: { sentMs: number; sentTime: Date; lastsMs: number },
     clock: Clock,
   ) {
+    this.#limit = limit;
     this.#taken = limit - left;
     this.#used = this.#taken - taken;
     this.#endMs = sentMs + lastsMs;
@@ -203,6 +205,11 @@ class Window {
   /** Whether it may have ended. The monotonic clock stands still while the machine sleeps: then the other one tells. */
   hasEnded(clock: Clock): boolean {
     return clock.monotonicMs() >= this.#endMs || clock.now().getTime() >= this.#endTimeMs;
+  }
+
+  /** Whether it says how much of this limit is left: units above a smaller limit were not asked for. */
+  tells(limit: number): boolean {
+    return limit <= this.#limit || this.#taken < this.#limit;
   }
 
   /** Uses one unit, if there is one below the limit, which may have changed since. */

@@ -184,6 +184,16 @@ describe('what is admitted', () => {
     expect(admitted(await admitTimes(replica, 100, 60))).toBeGreaterThanOrEqual(20);
   });
 
+  test('above a smaller limit, which was all that was asked for, is not told once the limit rises', async () => {
+    const { replica } = start({ isShared: false });
+    expect(admitted(await admitTimes(replica, 100, 300))).toBe(100);
+    replica.crash();
+    expect((await replica.admit(10)).admitted).toBe(false);
+    // The block in hand was lost in the crash.
+    expect((await replica.look(300)).remaining).toBe(180);
+    expect((await replica.admit(300)).standing.remaining).toBe(179);
+  });
+
   test('with two replicas that both lower the limit, is no more than the lower one', async () => {
     const { replicas } = start({ replicas: 2 });
     const [one, other] = replicas as [Replica, Replica];
