@@ -373,7 +373,7 @@ test('text that holds the credential is refused with its field: it would be show
   for (const [field, text] of texts) {
     const [result] = await importKeys(service, [{ ...byCredential(bearer(LEGACY)), ...text }], old);
     expect(reasonOf(result)).toBe('TEXT_INVALID');
-    expect(failureOf(result)?.field).toBe(field);
+    expect(failureOf(result).field).toBe(field);
     expect(JSON.stringify(failureOf(result))).not.toContain(LEGACY);
   }
 });

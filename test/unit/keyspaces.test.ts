@@ -87,7 +87,10 @@ describe('the shipped keyspaces', () => {
       refusal: { status: 401, contentType: 'application/json', body: '{"error":"invalid api key or clientId"}' },
       rateLimitHeaders: 'standard',
     });
-    expect(metal.plans.get(metal.defaultPlan)?.keyLimit).toBe(100);
+    expect([...metal.plans.values()].map(({ name, keyLimit }) => [name, keyLimit])).toEqual([
+      [metal.defaultPlan, 100],
+      ['enterprise', 1000],
+    ]);
   });
 
   test('metlo: required unique names, four types, a public id, the raw key or Bearer, a maximum of keys', () => {
