@@ -7,8 +7,7 @@ import { sourceOf } from '../../keys/chain.js';
 import { systemClock } from '../../keys/clock.js';
 import { openMongoStore } from '../../store/mongodb/open.js';
 import type { Store } from '../../store/port.js';
-import { resultCodeOf, SQLITE_BUSY } from '../../store/sqlite/connection.js';
-import { DATABASE_FILE, openSqliteStore } from '../../store/sqlite/open.js';
+import { DATABASE_FILE, InUse, openSqliteStore } from '../../store/sqlite/open.js';
 import { exitCodes } from '../exit-codes.js';
 import { CommandFault, UsageFault } from '../faults.js';
 
@@ -39,6 +38,6 @@ function whyNot(error: unknown, whileServed: string): string {
   if (!(error instanceof Error)) return 'the store cannot be opened';
   if ('code' in error && error.code === 'ENOENT')
     return 'there is no store in the data folder: check KEYREEVE_DATA_DIR';
-  if (resultCodeOf(error.cause) !== SQLITE_BUSY) return error.message;
+  if (!(error instanceof InUse)) return error.message;
   return `${error.message}; if that is the service, ${whileServed}`;
 }

@@ -28,7 +28,7 @@ const ORGANIZATIONS_AT_ONCE = 500;
 
 /**
  * Opens the embedded store. The file is this process's alone until the store is disposed.
- * @throws Error that names the folder or file and says why it cannot be used
+ * @throws InUse, or another Error, that names the folder or file and says why it cannot be used
  */
 export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions): Store {
   const path = join(dataDir, DATABASE_FILE);
@@ -52,8 +52,18 @@ export function openSqliteStore({ dataDir, report, ...options }: SqliteOptions):
       throw error;
     }
   } catch (error) {
-    throw new Error(`cannot open the database ${path}: ${whyNot(error)}`, { cause: error });
+    const message = `cannot open the database ${path}: ${whyNot(error)}`;
+    throw isHeld(error) ? new InUse(message, { cause: error }) : new Error(message, { cause: error });
   }
+}
+
+/** The file belongs to whoever has it open. */
+export class InUse extends Error {
+  override readonly name = 'InUse';
+}
+
+function isHeld(error: unknown): boolean {
+  return error instanceof InUse || resultCodeOf(error) === SQLITE_BUSY;
 }
 
 function toStore(
@@ -128,7 +138,7 @@ const taken = new Set<string>();
 /** To be asked before the file is looked into: closing it would end the lock that this process may have on it (POSIX). */
 function take(path: string): Disposable {
   const real = realpathSync(path);
-  if (taken.has(real)) throw new Error(HELD);
+  if (taken.has(real)) throw new InUse();
   taken.add(real);
   return { [Symbol.dispose]: () => void taken.delete(real) };
 }
@@ -191,14 +201,12 @@ function makeFile(path: string): void {
   }
 }
 
-const HELD = 'another process has it open, and only one can';
-
 function whyNot(error: unknown): string {
+  if (isHeld(error)) return 'another process has it open, and only one can';
   const code = codeOf(error);
   if (code === 'EEXIST' || code === 'ENOTDIR') return 'a file is in its place';
   if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return 'this user may not write there';
   const result = resultCodeOf(error);
-  if (result === SQLITE_BUSY) return HELD;
   if (result === SQLITE_NOTADB || result === SQLITE_CORRUPT) return 'it is damaged, or no database: restore a copy';
   return error instanceof Error ? error.message : String(error);
 }
