@@ -12,6 +12,7 @@ import type { NewCredential } from '../keys/credential.js';
 import { etagOf, type Key, stateOf } from '../keys/key.js';
 import { type Keyspace, planOf } from '../keys/keyspace.js';
 import { etagOfOrganization, type Organization } from '../keys/organization.js';
+import type { KnownKey } from '../verify/record-cache.js';
 
 /** @param now what the key's state is judged at */
 export function toKeyMessage(key: Key, now: Date): KeyMessage {
@@ -35,7 +36,7 @@ export function toKeyMessage(key: Key, now: Date): KeyMessage {
   };
 }
 
-export function toVerifiedKeyMessage(key: Key): VerifiedKey {
+export function toVerifiedKeyMessage(key: KnownKey): VerifiedKey {
   return toCommonFields(key);
 }
 
@@ -84,7 +85,7 @@ export function toDuration(ms: number): Duration {
   return { seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 };
 }
 
-function toCommonFields(key: Key) {
+function toCommonFields(key: KnownKey) {
   return {
     keyId: key.keyId,
     publicId: key.publicId ?? '',

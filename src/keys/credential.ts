@@ -81,7 +81,7 @@ export function recognise(
 }
 
 /** Whether a key found by its digest is the one presented: in pair form the client id must fit too. */
-export function matches(key: Key, { clientId }: LookUp): boolean {
+export function matches(key: Pick<Key, 'clientId'>, { clientId }: LookUp): boolean {
   if (clientId === undefined) return key.clientId === undefined;
   if (key.clientId === undefined) return false;
   const stored = Buffer.from(key.clientId);

@@ -25,7 +25,7 @@ export interface VerificationTerms {
  * is within its rate limit is judged after that: only then it counts.
  */
 export function judgeKey(
-  key: Key,
+  key: Pick<Key, 'organizationId' | 'standing' | 'expireTime' | 'scopes'>,
   { suspended }: Pick<OrganizationSettings, 'suspended'>,
   { organizationId, requiredScopes }: VerificationTerms,
   now: Date,

@@ -64,7 +64,7 @@ export interface Key extends OrganizationRef {
   readonly revision: number;
 }
 
-export function stateOf(key: Key, now: Date): KeyState {
+export function stateOf(key: Pick<Key, 'standing' | 'expireTime'>, now: Date): KeyState {
   switch (key.standing.kind) {
     case 'revoked':
       return 'REVOKED';

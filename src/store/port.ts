@@ -97,10 +97,29 @@ export interface Store extends AsyncDisposable {
   /** Others that were remembered stay: a replica with an older file must not make them forgotten. */
   rememberKeyspaces(facts: readonly KeyspaceFacts[], deadline: Deadline): Promise<void>;
 
+  /** From now on until it is disposed the follower is told of every change, whichever process makes it. */
+  follow(follower: Follower): Following;
+
   /** Resolves if the store could serve a change and a verification now. */
   ping(deadline: Deadline): Promise<void>;
 
   readonly outbox: Outbox;
+}
+
+/** Keeps records in memory. Is told of each change as it is committed, in their order, before anybody is answered so. */
+export interface Follower {
+  /** Its record as it is now; also of a new key. */
+  keyChanged(key: Key): void;
+  /** Its digest has another form now, and nothing else has changed. */
+  digestMoved(keyId: string): void;
+  organizationChanged(organization: Organization): void;
+  /** Whatever is kept may be old. */
+  allChanged(): void;
+}
+
+export interface Following extends AsyncDisposable {
+  /** Whether the follower has been told of every change that somebody has been answered so far. Takes no time. */
+  holds(): boolean;
 }
 
 export interface FoundKey {

@@ -75,22 +75,38 @@ export class Budgets {
    */
   async admit(lineageId: string, limit: number, deadline: Deadline): Promise<Admission> {
     for (;;) {
+      const admission = this.admitNow(lineageId, limit);
+      if (admission) return admission;
       const window = this.#open(lineageId, limit);
       if (window?.admit(limit)) {
         return { admitted: true, standing: await this.#standingAfter(window, lineageId, limit, deadline) };
       }
-      if (window?.isSpent(limit)) return this.#refuse(window, limit);
       // Those who wait beside this one may be quicker to use it up. Then it is asked again, until the window is spent.
       await until(deadline, this.#take(lineageId, limit));
     }
   }
 
+  /** As `admit`, where that is known here; undefined, and nothing counted, where the store has to be asked. */
+  admitNow(lineageId: string, limit: number): Admission | undefined {
+    const window = this.#open(lineageId, limit);
+    if (!window) return undefined;
+    if (window.inHand(limit) === 0) return window.isSpent(limit) ? this.#refuse(window, limit) : undefined;
+    if (window.inHand(limit) === 1 && window.left(limit) > 0 && this.#reserves(limit)) return undefined;
+    window.admit(limit);
+    return { admitted: true, standing: this.#standing(window, limit) };
+  }
+
+  /** As `look`, where that is known here. */
+  lookNow(lineageId: string, limit: number): RateStanding | undefined {
+    const window = this.#open(lineageId, limit);
+    const isKnown = window && (window.inHand(limit) > 0 || !this.#store.isShared || window.isSpent(limit));
+    return isKnown ? this.#standing(window, limit) : undefined;
+  }
+
   /** Where the lineage stands, for an answer that does not count. What cannot be found out counts as nothing left. */
   async look(lineageId: string, limit: number, deadline: Deadline): Promise<RateStanding> {
-    const window = this.#open(lineageId, limit);
-    if (window && (window.inHand(limit) > 0 || !this.#store.isShared || window.isSpent(limit))) {
-      return this.#standing(window, limit);
-    }
+    const known = this.lookNow(lineageId, limit);
+    if (known) return known;
     const windowMs = this.#windowMs;
     // Not shared with others who ask: what was read before this call began may be more than is left.
     const patience = this.#patience(deadline);
@@ -138,8 +154,11 @@ export class Budgets {
   }
 
   #reservesNext(window: Window, limit: number): boolean {
-    if (!this.#store.isShared || window.inHand(limit) > 0 || window.isSpent(limit)) return false;
-    return blockOf(limit) <= limit * RESERVED_SHARE_MAX;
+    return this.#reserves(limit) && window.inHand(limit) === 0 && !window.isSpent(limit);
+  }
+
+  #reserves(limit: number): boolean {
+    return this.#store.isShared && blockOf(limit) <= limit * RESERVED_SHARE_MAX;
   }
 
   /** Takes a block, once at a time for all who wait for it. */

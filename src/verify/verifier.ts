@@ -2,15 +2,16 @@
 import { type Clock, Deadline } from '../keys/clock.js';
 import { type LookUp, matches, type PresentedCredential, recognise } from '../keys/credential.js';
 import { type Decision, judgeKey, type VerificationTerms } from '../keys/judge-key.js';
-import type { Digest, Key } from '../keys/key.js';
 import { cacheTtlMsOf, type Keyspace, type Plan, planOf } from '../keys/keyspace.js';
 import type { OrganizationRef } from '../keys/organization.js';
 import { type Peppers, versionInUse } from '../keys/pepper.js';
 import type { Log } from '../log.js';
-import type { FoundKey, Store } from '../store/port.js';
-import { Budgets, type RateStanding } from './budgets.js';
+import type { Store } from '../store/port.js';
+import { type Admission, Budgets, type RateStanding } from './budgets.js';
 import { DigestMoves } from './digest-moves.js';
 import { LastUses } from './last-uses.js';
+import { until } from './patience.js';
+import { digestKeyOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
 
 /** What was presented, where to look for it, and what it must be good for. */
 export interface Presented {
@@ -25,122 +26,207 @@ export interface Presented {
 
 export type Verification =
   | { readonly decision: 'MALFORMED' | 'NOT_FOUND' | 'WRONG_ORGANIZATION' }
-  | KnownKey<Exclude<Decision, 'MALFORMED' | 'NOT_FOUND' | 'WRONG_ORGANIZATION' | 'VALID' | 'RATE_LIMITED'>>
+  | OfKey<Exclude<Decision, 'MALFORMED' | 'NOT_FOUND' | 'WRONG_ORGANIZATION' | 'VALID' | 'RATE_LIMITED'>>
   /** `cacheTtlMs`: for how long the answer may be kept. */
-  | (KnownKey<'VALID'> & { readonly cacheTtlMs: number })
+  | (OfKey<'VALID'> & { readonly cacheTtlMs: number })
   /** `retryAfterMs`: whole, 1 or more. */
-  | (KnownKey<'RATE_LIMITED'> & { readonly rateLimit: RateStanding; readonly retryAfterMs: number });
+  | (OfKey<'RATE_LIMITED'> & { readonly rateLimit: RateStanding; readonly retryAfterMs: number });
 
-interface KnownKey<D extends Decision> {
+interface OfKey<D extends Decision> {
   readonly decision: D;
-  readonly key: Key;
+  readonly key: KnownKey;
   /** Absent: the key's plan admits any number of requests. */
   readonly rateLimit?: RateStanding;
 }
 
-/** @throws StoreFault where the store cannot tell: that is never a decision */
-export type Verifier = (presented: Presented, deadline: Deadline) => Promise<Verification>;
+/**
+ * At once where memory holds the record and what is left of a budget, else after the store.
+ * @throws StoreFault where the store cannot tell: that is never a decision
+ */
+export type Verifier = (presented: Presented, deadline: Deadline) => Verification | Promise<Verification>;
 
 export interface VerifierParts {
   readonly store: Store;
   readonly peppers: Peppers;
   readonly clock: Clock;
   readonly log: Log;
+  readonly cache?: RecordCache;
 }
 
 /** Disposing a verifier takes this long at most. */
 const VERIFIER_STOP_MS = 2000;
+/** Several wait for a record, each for as long as it can. */
+const LOAD_MS_MAX = 5000;
 
 /**
- * Reads the store at each call, so a decision is as fresh as the store's own answer. Disposing it writes the last uses
- * gathered; verify nothing any more by then, and dispose it before the store.
+ * A decision is as fresh as the store's own answer. Records are kept in memory while the store tells of their changes,
+ * and else read at each call. Disposing it writes the last uses gathered; verify nothing any more by then, and dispose it
+ * before the store.
  */
-export function openVerifier({ store, peppers, clock, log }: VerifierParts): Verifier & AsyncDisposable {
+export function openVerifier({
+  store,
+  peppers,
+  clock,
+  log,
+  cache = new RecordCache({ clock }),
+}: VerifierParts): Verifier & AsyncDisposable {
+  const following = store.follow(cache);
   const budgets = new Budgets({ store, clock });
   const uses = new LastUses({ store, clock, log });
   const moves = new DigestMoves({ store, clock, log });
   const inUse = versionInUse(peppers);
 
-  const verify: Verifier = async (presented, deadline) => {
+  const verify: Verifier = (presented, deadline) => {
     const lookUps = recognise(presented.credential, presented.keyspaces, presented.named, peppers);
     if (lookUps === 'malformed') return { decision: 'MALFORMED' };
+    return verifyFromMemory(lookUps, presented) ?? verifyFromStore(lookUps, presented, deadline);
+  };
+
+  /** Undefined where memory does not hold all that it takes. */
+  function verifyFromMemory(lookUps: readonly LookUp[], presented: Presented): Verification | undefined {
     for (const lookUp of lookUps) {
-      const found = await find(store, lookUp, deadline);
+      const found = recall(lookUp);
+      if (found === undefined) return undefined;
+      if (found === null || !presented.sees(found.key)) continue;
+      const now = clock.now();
+      const weighed = weigh(found, lookUp.keyspace, presented.terms, now);
+      const verification = weighed.limit === undefined ? weighed.verification : countNow(weighed);
+      // Asked after the record was judged: a change that was answered before this call began has been told by then.
+      if (!verification || !following.holds()) return undefined;
+      note(found, lookUp, verification, now);
+      return verification;
+    }
+    return following.holds() ? { decision: 'NOT_FOUND' } : undefined;
+  }
+
+  async function verifyFromStore(
+    lookUps: readonly LookUp[],
+    presented: Presented,
+    deadline: Deadline,
+  ): Promise<Verification> {
+    for (const lookUp of lookUps) {
+      const found = await find(lookUp, deadline);
       if (!found || !presented.sees(found.key)) continue;
       // The clock is read after the store: a key that expired while it was read is expired.
       const now = clock.now();
-      const verification = await judge(found, lookUp.keyspace, presented.terms, now, budgets, deadline);
-      if (verification.decision === 'VALID') {
-        uses.note(found.key.keyId, now);
-        const moved = formInUse(found.key.digest, lookUp, inUse);
-        if (moved) moves.begin(found.key.keyId, found.key.digest, moved);
-      }
+      const weighed = weigh(found, lookUp.keyspace, presented.terms, now);
+      const verification = weighed.limit === undefined ? weighed.verification : await count(weighed, deadline);
+      note(found, lookUp, verification, now);
       return verification;
     }
     return { decision: 'NOT_FOUND' };
-  };
+  }
+
+  /** Null: there is no such key. Undefined: not known. */
+  function recall(lookUp: LookUp): KnownRecord | null | undefined {
+    let isKnown = true;
+    for (const { bytes } of lookUp.digests) {
+      const found = cache.find(digestKeyOf(lookUp.keyspace.name, bytes));
+      if (found) return matches(found.key, lookUp) ? found : null;
+      if (found === undefined) isKnown = false;
+    }
+    return isKnown ? null : undefined;
+  }
+
+  /** In ascending order of the forms, one after the other: a record that moves meanwhile moves to one that is still to come. */
+  async function find(lookUp: LookUp, deadline: Deadline): Promise<KnownRecord | undefined> {
+    for (const { bytes } of lookUp.digests) {
+      const found = await findByDigest(lookUp.keyspace.name, bytes, deadline);
+      if (found) return matches(found.key, lookUp) ? found : undefined;
+    }
+    return undefined;
+  }
+
+  async function findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline) {
+    if (following.holds()) {
+      const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock));
+      const loaded = await until(deadline, cache.load(digestKeyOf(keyspace, digest), read));
+      if (following.holds()) return loaded;
+    }
+    const found = await store.findByDigest(keyspace, digest, deadline);
+    return found && { ...found, pepperVersion: found.key.digest.pepperVersion };
+  }
+
+  /** Undefined where the store has to be asked for the budget. */
+  function countNow({ verification, limit }: Counted): Verification | undefined {
+    const { key } = verification;
+    if (verification.decision === 'VALID') {
+      const admission = budgets.admitNow(key.lineageId, limit);
+      return admission && admitted(verification, admission);
+    }
+    const rateLimit = budgets.lookNow(key.lineageId, limit);
+    return rateLimit && { ...verification, rateLimit };
+  }
+
+  async function count({ verification, limit }: Counted, deadline: Deadline): Promise<Verification> {
+    const { lineageId } = verification.key;
+    if (verification.decision === 'VALID') {
+      return admitted(verification, await budgets.admit(lineageId, limit, deadline));
+    }
+    return { ...verification, rateLimit: await budgets.look(lineageId, limit, deadline) };
+  }
+
+  function note({ key, pepperVersion }: KnownRecord, { digests }: LookUp, { decision }: Verification, now: Date): void {
+    if (decision !== 'VALID') return;
+    uses.note(key.keyId, now);
+    // One that is newer stays: another replica uses it already.
+    if (pepperVersion >= inUse) return;
+    const [from, to] = [pepperVersion, inUse].map((version) => digests.find((one) => one.pepperVersion === version));
+    if (from && to) moves.begin(key.keyId, from, to);
+  }
 
   return Object.assign(verify, {
     async [Symbol.asyncDispose]() {
       const deadline = Deadline.after(VERIFIER_STOP_MS, clock);
-      await Promise.all([uses.end(deadline), moves.end(deadline)]);
+      await Promise.all([uses.end(deadline), moves.end(deadline), following[Symbol.asyncDispose]()]);
     },
   });
 }
 
-/** In ascending order of the forms, one after the other: a record that moves meanwhile moves to one that is still to come. */
-async function find(store: Store, lookUp: LookUp, deadline: Deadline): Promise<FoundKey | undefined> {
-  for (const { bytes } of lookUp.digests) {
-    const found = await store.findByDigest(lookUp.keyspace.name, bytes, deadline);
-    if (found) return matches(found.key, lookUp) ? found : undefined;
-  }
-  return undefined;
+/** What is decided but for the budget. */
+type Weighed = { readonly verification: Verification; readonly limit?: undefined } | Counted;
+
+interface Counted {
+  readonly verification: Weighable;
+  /** Requests a minute. */
+  readonly limit: number;
 }
 
-/** The form to move to, where the stored one is older. One that is newer stays: another replica uses it already. */
-function formInUse({ pepperVersion }: Digest, { digests }: LookUp, inUse: number): Digest | undefined {
-  return pepperVersion < inUse ? digests.find((digest) => digest.pepperVersion === inUse) : undefined;
-}
+type Weighable = Exclude<Extract<Verification, { key: unknown }>, { decision: 'RATE_LIMITED' }>;
 
 /** @throws Error where the organization has a plan that the keyspaces file does not know: neither a yes nor a no is safe */
-async function judge(
-  { key, organization }: FoundKey,
-  keyspace: Keyspace,
-  terms: VerificationTerms,
-  now: Date,
-  budgets: Budgets,
-  deadline: Deadline,
-): Promise<Verification> {
+function weigh({ key, organization }: KnownRecord, keyspace: Keyspace, terms: VerificationTerms, now: Date): Weighed {
   const decision = judgeKey(key, organization, terms, now);
   switch (decision) {
     case 'MALFORMED':
     case 'NOT_FOUND':
     case 'WRONG_ORGANIZATION':
-      return { decision };
+      return { verification: { decision } };
     case 'REVOKED':
     case 'DISABLED':
     case 'EXPIRED':
     case 'ORGANIZATION_SUSPENDED':
     case 'INSUFFICIENT_SCOPE': {
-      const { requestsPerMinute } = planOf(keyspace, organization);
-      if (requestsPerMinute === undefined) return { decision, key };
-      return { decision, key, rateLimit: await budgets.look(key.lineageId, requestsPerMinute, deadline) };
+      const { requestsPerMinute: limit } = planOf(keyspace, organization);
+      return limit === undefined ? { verification: { decision, key } } : { verification: { decision, key }, limit };
     }
     case 'VALID': {
       const plan = planOf(keyspace, organization);
-      const { requestsPerMinute } = plan;
-      const cacheTtlMs = keepableMs(key, keyspace, plan, now);
-      if (requestsPerMinute === undefined) return { decision, key, cacheTtlMs };
-      const admission = await budgets.admit(key.lineageId, requestsPerMinute, deadline);
-      const { standing: rateLimit } = admission;
-      if (admission.admitted) return { decision, key, rateLimit, cacheTtlMs };
-      return { decision: 'RATE_LIMITED', key, rateLimit, retryAfterMs: admission.retryAfterMs };
+      const { requestsPerMinute: limit } = plan;
+      const verification = { decision, key, cacheTtlMs: keepableMs(key, keyspace, plan, now) };
+      return limit === undefined ? { verification } : { verification, limit };
     }
   }
 }
 
+function admitted(valid: Extract<Weighable, { decision: 'VALID' }>, admission: Admission): Verification {
+  const { standing: rateLimit } = admission;
+  if (admission.admitted) return { ...valid, rateLimit };
+  return { decision: 'RATE_LIMITED', key: valid.key, rateLimit, retryAfterMs: admission.retryAfterMs };
+}
+
 /** Never past the key's expiry. */
-function keepableMs(key: Key, keyspace: Keyspace, plan: Plan, now: Date): number {
+function keepableMs(key: KnownKey, keyspace: Keyspace, plan: Plan, now: Date): number {
   const ttlMs = cacheTtlMsOf(keyspace, plan);
   return key.expireTime ? Math.min(ttlMs, key.expireTime.getTime() - now.getTime()) : ttlMs;
 }

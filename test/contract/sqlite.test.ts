@@ -119,6 +119,33 @@ describe('sqlite: the file', () => {
     expect(() => open(folder.path)).toThrow('another process has it open');
   });
 
+  test('tells whoever follows it of each change, in order, before the one who asked for it is answered', async () => {
+    await using folder = await newFolder();
+    await using store = open(folder.path);
+    const told: string[] = [];
+    const following = store.follow({
+      keyChanged: ({ keyId, standing, revision }) => told.push(`${keyId} ${standing.kind} ${revision}`),
+      digestMoved: (keyId) => told.push(`${keyId} moved`),
+      organizationChanged: ({ organizationId, revision }) => told.push(`${organizationId} ${revision}`),
+      allChanged: () => told.push('all'),
+    });
+    expect(following.holds()).toBe(true);
+    const creating = create(store);
+    // Within the same turn: no verification can come between.
+    expect(told).toHaveLength(2);
+    const key = await creating;
+    await revoke(store, key);
+    await revoke(store, key);
+    const moved = { ...key.digest, algorithm: 'hmac-sha256', pepperVersion: 1 } as const;
+    await store.moveDigest(key.keyId, key.digest, moved, ample());
+    const { keyId } = key;
+    expect(told).toEqual([`${keyId} usable 1`, 'acme 1', `${keyId} revoked 2`, 'acme 2', `${keyId} moved`]);
+    await following[Symbol.asyncDispose]();
+    expect(following.holds()).toBe(false);
+    await create(store);
+    expect(told).toHaveLength(5);
+  });
+
   test('is refused where a copy that was closed lies beside the log of a crash, and opened without that log', async () => {
     await using folder = await newFolder();
     const [file, log] = ['keyreeve.db', 'keyreeve.db-wal'].map((name) => join(folder.path, name));

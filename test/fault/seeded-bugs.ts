@@ -39,8 +39,8 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     replacements: [
       {
         file: 'src/store/sqlite/change.ts',
-        from: 'if (!isEmpty(decided)) write(toCommit(state, decided, source));',
-        to: 'if (!isEmpty(decided)) setTimeout(() => connection.transaction(() => write(toCommit(state, decided, source))), 20);',
+        from: 'write(commit);',
+        to: 'setTimeout(() => connection.transaction(() => write(commit)), 20);',
       },
     ],
     scenario: embedded('service killed', 'service killed', 'service killed'),
@@ -163,7 +163,8 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
         to: '() => false,',
       },
     ],
-    scenario: embedded('pause', 'pause', 'pause', 'pause'),
+    // Only a key that was rotated twice within this time shows it.
+    scenario: embedded(...Array<string>(10).fill('pause')),
     caughtAs: 'revocation-lost',
   },
   {
@@ -171,8 +172,8 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     replacements: [
       {
         file: 'src/verify/verifier.ts',
-        from: 'const found = await store.findByDigest(lookUp.keyspace.name, bytes, deadline);',
-        to: 'const found = await store.findByDigest(lookUp.keyspace.name, bytes, deadline).catch(() => undefined);',
+        from: 'const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock));',
+        to: 'const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock)).catch(() => undefined);',
       },
     ],
     scenario: embedded('store away'),

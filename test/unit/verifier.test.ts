@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 
 import { systemRandom } from '../../src/keys/base62.js';
-import { systemClock } from '../../src/keys/clock.js';
+import { type Clock, systemClock } from '../../src/keys/clock.js';
 import { newCredential, type NewCredential } from '../../src/keys/credential.js';
 import type { Key } from '../../src/keys/key.js';
 import type { Peppers } from '../../src/keys/pepper.js';
@@ -14,7 +14,7 @@ import { openSqliteStore } from '../../src/store/sqlite/open.js';
 import { openVerifier } from '../../src/verify/verifier.js';
 import { aKey, aKeyspace, aPepper, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
-import { ample, put } from '../support/store-calls.js';
+import { ample, put, revoke, update } from '../support/store-calls.js';
 
 const keyspace = aKeyspace({
   plans: new Map([
@@ -34,10 +34,10 @@ afterEach(async () => {
   await folder[Symbol.asyncDispose]();
 });
 
-function verifierOf(served: Store, peppers: Peppers = []) {
-  const verify = openVerifier({ store: served, peppers, clock: systemClock, log: createLog('silent') });
+function verifierOf(served: Store, peppers: Peppers = [], clock: Clock = systemClock) {
+  const verify = openVerifier({ store: served, peppers, clock, log: createLog('silent') });
   return {
-    verify: ({ secret }: NewCredential, requiredScopes: string[] = []) =>
+    verify: async ({ secret }: NewCredential, requiredScopes: string[] = []) =>
       verify(
         {
           credential: { kind: 'bearer', token: secret },
@@ -117,4 +117,102 @@ test('a verification that does not come to VALID moves no record', async () => {
   expect(moved).toEqual([key.keyId]);
   await verifier[Symbol.asyncDispose]();
   expect(Object.fromEntries(await store.countDigests(ample()))).toEqual({ 1: 1 });
+});
+
+/** The store, with a count of what it was asked for. */
+function counted(fields: Partial<Store> = {}): { served: Store; reads: () => number } {
+  let reads = 0;
+  const findByDigest: Store['findByDigest'] = (...given) => {
+    reads += 1;
+    return store.findByDigest(...given);
+  };
+  return { served: { ...store, findByDigest, ...fields }, reads: () => reads };
+}
+
+test('a key that has verified is not read again, and what becomes of it is known at once', async () => {
+  const { served, reads } = counted();
+  await using verifier = verifierOf(served);
+  const { key, credential } = await issue();
+  const decide = async () => (await verifier.verify(credential)).decision;
+  expect([await decide(), await decide()]).toEqual(['VALID', 'VALID']);
+  const settings = (suspended: boolean) =>
+    store.change(
+      { organization: { keyspace: 'shop', organizationId: 'acme' } },
+      () => ({ answer: undefined, widens: false, settings: { suspended }, put: [], events: [] }),
+      ample(),
+    );
+  await settings(true);
+  expect(await decide()).toBe('ORGANIZATION_SUSPENDED');
+  await settings(false);
+  expect(await decide()).toBe('VALID');
+  const disabled = await update(store, key, { disabled: true });
+  expect(await decide()).toBe('DISABLED');
+  await revoke(store, disabled);
+  expect(await decide()).toBe('REVOKED');
+  expect(reads()).toBe(1);
+});
+
+test('a credential that was looked for in vain verifies as soon as there is a key of it', async () => {
+  const { served, reads } = counted();
+  await using verifier = verifierOf(served);
+  const credential = newCredential(keyspace.credential, [], systemRandom);
+  for (let n = 0; n < 3; n += 1) expect((await verifier.verify(credential)).decision).toBe('NOT_FOUND');
+  expect(reads()).toBe(1);
+  await put(store, [aKey({ digest: credential.digest })]);
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+});
+
+test('a key that is stored under a newer pepper than others is not looked for under theirs again', async () => {
+  let laterMs = 0;
+  const clock: Clock = { now: () => new Date(), monotonicMs: () => performance.now() + laterMs };
+  const { served, reads } = counted();
+  await using verifier = verifierOf(served, [aPepper(1), aPepper(2)], clock);
+  const credential = newCredential(keyspace.credential, [aPepper(1), aPepper(2)], systemRandom);
+  await put(store, [aKey({ digest: credential.digest })]);
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+  expect(reads()).toBe(3);
+  // What was not found there is forgotten by now.
+  laterMs = 60_000;
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+  expect(reads()).toBe(3);
+});
+
+test('where nobody tells of changes each verification reads, and knows what the store knows', async () => {
+  const follow = () => ({ holds: () => false, [Symbol.asyncDispose]: () => Promise.resolve() });
+  const { served, reads } = counted({ follow });
+  await using verifier = verifierOf(served);
+  const { key, credential } = await issue();
+  for (let n = 0; n < 3; n += 1) expect((await verifier.verify(credential)).decision).toBe('VALID');
+  await revoke(store, key);
+  expect((await verifier.verify(credential)).decision).toBe('REVOKED');
+  expect(reads()).toBe(4);
+});
+
+test('what was known is not used once nobody tells of changes', async () => {
+  let holds = true;
+  const follow = () => ({ holds: () => holds, [Symbol.asyncDispose]: () => Promise.resolve() });
+  await using verifier = verifierOf({ ...store, follow });
+  const { key, credential } = await issue();
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+  await revoke(store, key);
+  holds = false;
+  expect((await verifier.verify(credential)).decision).toBe('REVOKED');
+});
+
+test('what was told no more while a record was read is read again by itself', async () => {
+  let holds = true;
+  const follow = () => ({ holds: () => holds, [Symbol.asyncDispose]: () => Promise.resolve() });
+  const { key, credential } = await issue();
+  const served: Store = {
+    ...store,
+    follow,
+    async findByDigest(...given) {
+      const found = await store.findByDigest(...given);
+      if (holds) await revoke(store, key);
+      holds = false;
+      return found;
+    },
+  };
+  await using verifier = verifierOf(served);
+  expect((await verifier.verify(credential)).decision).toBe('REVOKED');
 });

@@ -89,6 +89,8 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
     takeBudget: (ask, deadline) => connection.run(() => bookkeeping.takeBudget(ask, deadline)),
     readBudget: (ask, deadline) => connection.run(() => bookkeeping.readBudget(ask, deadline)),
     isShared: true,
+    // Other processes change the records too, and tell nobody.
+    follow: () => ({ holds: () => false, [Symbol.asyncDispose]: () => Promise.resolve() }),
     pepperFingerprints: (deadline) => connection.run(() => bookkeeping.pepperFingerprints(deadline)),
     rememberPeppers: (fingerprints, deadline) =>
       connection.run(() => bookkeeping.rememberPeppers(fingerprints, deadline)),

@@ -11,7 +11,8 @@ const REQUESTS_FORGOTTEN_MAX = 16;
 
 export interface Changed<A> {
   readonly answer: A | Refusal;
-  readonly hasEvents: boolean;
+  /** Absent: nothing was written. */
+  readonly commit?: Commit;
 }
 
 /** Loads, decides and commits in one transaction. */
@@ -25,9 +26,11 @@ export function prepareChange(
     return connection.transaction(() => {
       const state = read.state(load);
       const decided: Change<A> | Refusal = rule(state);
-      if (isRefusal(decided)) return { answer: decided, hasEvents: false };
-      if (!isEmpty(decided)) write(toCommit(state, decided, source));
-      return { answer: decided.answer, hasEvents: decided.events.length > 0 };
+      if (isRefusal(decided)) return { answer: decided };
+      if (isEmpty(decided)) return { answer: decided.answer };
+      const commit = toCommit(state, decided, source);
+      write(commit);
+      return { answer: decided.answer, commit };
     });
   };
 }

@@ -1,10 +1,11 @@
 import { closeSync, mkdirSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
+import type { Commit } from '../../keys/change.js';
 import type { Clock, Deadline } from '../../keys/clock.js';
 import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
 import type { Organization, OrganizationRef } from '../../keys/organization.js';
-import type { Store } from '../port.js';
+import type { Follower, Store } from '../port.js';
 import { prepareBookkeeping } from './bookkeeping.js';
 import { prepareChange } from './change.js';
 import { Connection, SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB, resultCodeOf } from './connection.js';
@@ -81,6 +82,8 @@ function toStore(
   );
   const ping = connection.prepare('INSERT OR REPLACE INTO last_ping (one, time) VALUES (1, :time)');
 
+  const followers = new Set<Follower>();
+
   // Whoever led is gone: the file has one process at a time.
   connection.exec('DELETE FROM leadership');
 
@@ -88,9 +91,12 @@ function toStore(
   return {
     change: (load, rule, deadline) =>
       answer(deadline, () => {
-        const changed = change(load, rule);
-        if (changed.hasEvents) tellCommit();
-        return changed.answer;
+        const { answer: answered, commit } = change(load, rule);
+        if (commit) {
+          for (const follower of followers) tell(follower, commit);
+          if (commit.events.length > 0) tellCommit();
+        }
+        return answered;
       }),
     findByDigest: (keyspace, digest, deadline) => answer(deadline, () => read.keyByDigest(keyspace, digest)),
     findOrganization: (organization, deadline) => answer(deadline, () => read.organization(organization)),
@@ -103,13 +109,28 @@ function toStore(
         connection.answer(undefined, () => read.organizationsAfter(after, ORGANIZATIONS_AT_ONCE)),
       ),
     recordUses: (uses, deadline) => answer(deadline, () => bookkeeping.recordUses(uses)),
-    moveDigest: (keyId, from, to, deadline) => answer(deadline, () => bookkeeping.moveDigest(keyId, from, to)),
+    moveDigest: (keyId, from, to, deadline) =>
+      answer(deadline, () => {
+        bookkeeping.moveDigest(keyId, from, to);
+        for (const follower of followers) follower.digestMoved(keyId);
+      }),
     countDigests: (deadline) => answer(deadline, () => bookkeeping.countDigests()),
     hasDigests: (pepperVersion, deadline) => answer(deadline, () => bookkeeping.hasDigests(pepperVersion)),
     takeBudget: (ask, deadline) => answer(deadline, () => bookkeeping.takeBudget(ask)),
     readBudget: (ask, deadline) => answer(deadline, () => bookkeeping.readBudget(ask)),
     // The file has one process at a time.
     isShared: false,
+    follow(follower) {
+      followers.add(follower);
+      return {
+        // Told within the same turn as the commit.
+        holds: () => followers.has(follower),
+        [Symbol.asyncDispose]() {
+          followers.delete(follower);
+          return Promise.resolve();
+        },
+      };
+    },
     pepperFingerprints: (deadline) => answer(deadline, () => bookkeeping.pepperFingerprints()),
     rememberPeppers: (fingerprints, deadline) => answer(deadline, () => bookkeeping.rememberPeppers(fingerprints)),
     keyspaceFacts: (deadline) => answer(deadline, () => read.keyspaceFacts()),
@@ -167,6 +188,11 @@ function checkLog(path: string): void {
     `${DATABASE_FILE}-wal is not of this file, which was closed when it was copied: move ${DATABASE_FILE}-wal and ` +
       `${DATABASE_FILE}-shm out of the way, and go on as docs/restoring.md says`,
   );
+}
+
+function tell(follower: Follower, { put, organization }: Commit): void {
+  for (const { after } of put) follower.keyChanged(after);
+  follower.organizationChanged(organization);
 }
 
 async function* eachOrganization(

@@ -1,0 +1,297 @@
+/**
+ * The records that verifications were judged by, kept in memory by the digest of their credential. Records, never
+ * decisions: expiry, standing and scopes are judged at each call. The store tells of each change, and of two records of
+ * the same key or organization the one with the greater revision counts, whichever came first: a record that was read
+ * before a change and arrives after it brings nothing back.
+ */
+import type { Clock } from '../keys/clock.js';
+import type { Key } from '../keys/key.js';
+import { type Organization, organizationPath, type OrganizationSettings } from '../keys/organization.js';
+import type { Follower, FoundKey } from '../store/port.js';
+
+/** What a verification needs of a key. */
+export type KnownKey = Pick<
+  Key,
+  | 'keyId'
+  | 'publicId'
+  | 'clientId'
+  | 'lineageId'
+  | 'keyspace'
+  | 'organizationId'
+  | 'name'
+  | 'type'
+  | 'scopes'
+  | 'labels'
+  | 'standing'
+  | 'expireTime'
+  | 'revision'
+>;
+
+export interface KnownRecord {
+  readonly key: KnownKey;
+  /** Of the pepper that the digest is stored under; 0: bare. */
+  readonly pepperVersion: number;
+  readonly organization: OrganizationSettings;
+}
+
+export interface RecordCacheOptions {
+  readonly clock: Clock;
+  /** Keys that are kept at the most. */
+  readonly keysMax?: number;
+  /** Digests that are known to be of no key, kept apart so that noise takes no key's place. */
+  readonly missesMax?: number;
+}
+
+const KEYS_MAX = 250_000;
+const MISSES_MAX = 10_000;
+/** Told of every new key, a miss could stay; but nobody asks for one for long who is no noise. */
+const MISS_MS = 1000;
+
+/** A digest's place: 32 bytes as 64 hexadecimal digits, in a keyspace. */
+export type DigestKey = string;
+
+export function digestKeyOf(keyspace: string, digest: Uint8Array): DigestKey {
+  return `${keyspace}/${Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('hex')}`;
+}
+
+export class RecordCache implements Follower {
+  readonly #clock: Clock;
+  readonly #keysMax: number;
+  readonly #missesMax: number;
+
+  readonly #entries = new Map<DigestKey, Entry>();
+  readonly #byId = new Map<string, Entry>();
+  readonly #owners = new Map<string, Owner>();
+  /** When each is forgotten, on the monotonic clock. In the order in which they came, and so of their ends. */
+  readonly #misses = new Map<DigestKey, number>();
+  readonly #loads = new Map<DigestKey, Promise<KnownRecord | undefined>>();
+  /** What was told while loads are under way, which may not have seen it. */
+  readonly #toldKeys = new Map<string, Key>();
+  readonly #toldOrganizations = new Map<string, Organization>();
+  /** When a digest was last told of, as `#tellings` counts. */
+  readonly #toldDigests = new Map<DigestKey, number>();
+  #tellings = 0;
+  /** When any digest moved: to which one is not told. */
+  #lastMove = 0;
+  #resets = 0;
+  #hand: MapIterator<Entry> | undefined;
+
+  constructor({ clock, keysMax = KEYS_MAX, missesMax = MISSES_MAX }: RecordCacheOptions) {
+    this.#clock = clock;
+    this.#keysMax = keysMax;
+    this.#missesMax = missesMax;
+  }
+
+  /** Keys that are kept. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** Null: no key has the digest. Undefined: not known. */
+  find(digest: DigestKey): KnownRecord | null | undefined {
+    const entry = this.#entries.get(digest);
+    if (entry) {
+      entry.used = true;
+      return entry;
+    }
+    const endMs = this.#misses.get(digest);
+    if (endMs === undefined) return undefined;
+    if (this.#clock.monotonicMs() < endMs) return null;
+    this.#misses.delete(digest);
+    return undefined;
+  }
+
+  /**
+   * Reads what is not known, once for all who ask meanwhile, and keeps it.
+   * @throws what `read` throws
+   */
+  load(digest: DigestKey, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
+    const running = this.#loads.get(digest);
+    if (running) return running;
+    const load = this.#load(digest, read).finally(() => {
+      this.#loads.delete(digest);
+      if (this.#loads.size > 0) return;
+      this.#toldKeys.clear();
+      this.#toldOrganizations.clear();
+      this.#toldDigests.clear();
+    });
+    this.#loads.set(digest, load);
+    return load;
+  }
+
+  keyChanged(key: Key): void {
+    const digest = digestKeyOf(key.keyspace, key.digest.bytes);
+    this.#misses.delete(digest);
+    if (this.#loads.size > 0) {
+      this.#toldKeys.set(key.keyId, key);
+      this.#toldDigests.set(digest, (this.#tellings += 1));
+    }
+    const entry = this.#byId.get(key.keyId);
+    if (!entry || entry.key.revision >= key.revision) return;
+    if (entry.digest === digest) entry.replace(key);
+    else this.#drop(entry);
+  }
+
+  digestMoved(keyId: string): void {
+    // Its new digest may be known as nobody's, or just be found to be.
+    this.#misses.clear();
+    this.#lastMove = this.#tellings += 1;
+    const entry = this.#byId.get(keyId);
+    if (entry) this.#drop(entry);
+  }
+
+  organizationChanged(organization: Organization): void {
+    const path = organizationPath(organization);
+    if (this.#loads.size > 0) this.#toldOrganizations.set(path, organization);
+    this.#owners.get(path)?.replace(organization);
+  }
+
+  allChanged(): void {
+    this.#resets += 1;
+    this.#entries.clear();
+    this.#byId.clear();
+    this.#owners.clear();
+    this.#misses.clear();
+    this.#hand = undefined;
+  }
+
+  async #load(digest: DigestKey, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
+    for (;;) {
+      const [tellings, resets] = [this.#tellings, this.#resets];
+      const found = await read();
+      if (this.#resets !== resets) continue;
+      if (found) return this.#keep(digest, found);
+      // It was made meanwhile.
+      if (Math.max(this.#toldDigests.get(digest) ?? 0, this.#lastMove) > tellings) continue;
+      this.#keepMiss(digest);
+      return undefined;
+    }
+  }
+
+  #keep(digest: DigestKey, { key: read, organization }: FoundKey): KnownRecord {
+    const key = newer(this.#toldKeys.get(read.keyId), read);
+    const path = organizationPath(key);
+    const known = this.#owners.get(path);
+    const owner = known ?? new Owner(path, newer(this.#toldOrganizations.get(path), organization));
+    if (known) known.replace(organization);
+    else this.#owners.set(path, owner);
+    const held = this.#byId.get(key.keyId);
+    if (held) this.#drop(held, owner);
+    const entry = new Entry(digest, key, owner);
+    owner.keys += 1;
+    this.#entries.set(digest, entry);
+    this.#byId.set(key.keyId, entry);
+    this.#misses.delete(digest);
+    if (this.#entries.size > this.#keysMax) this.#evict(entry);
+    return entry;
+  }
+
+  #keepMiss(digest: DigestKey): void {
+    this.#misses.delete(digest);
+    this.#misses.set(digest, this.#clock.monotonicMs() + MISS_MS);
+    if (this.#misses.size <= this.#missesMax) return;
+    for (const oldest of this.#misses.keys()) {
+      this.#misses.delete(oldest);
+      return;
+    }
+  }
+
+  /** The first that was not asked for since the hand came by: the clock algorithm. */
+  #evict(newest: Entry): void {
+    for (;;) {
+      this.#hand ??= this.#entries.values();
+      const { value: entry, done } = this.#hand.next();
+      if (done) this.#hand = undefined;
+      else if (entry.used || entry === newest) entry.used = false;
+      else {
+        this.#drop(entry);
+        return;
+      }
+    }
+  }
+
+  #drop(entry: Entry, kept?: Owner): void {
+    const { owner } = entry;
+    this.#entries.delete(entry.digest);
+    this.#byId.delete(entry.key.keyId);
+    owner.keys -= 1;
+    if (owner.keys === 0 && owner !== kept) this.#owners.delete(owner.path);
+  }
+}
+
+/** An organization whose keys are kept: one object for all of them. */
+class Owner {
+  readonly path: string;
+  keys = 0;
+  settings: OrganizationSettings;
+  #revision: number;
+
+  constructor(path: string, organization: Organization) {
+    this.path = path;
+    this.#revision = organization.revision;
+    this.settings = settingsOf(organization);
+  }
+
+  replace(organization: Organization): void {
+    if (organization.revision <= this.#revision) return;
+    this.#revision = organization.revision;
+    this.settings = settingsOf(organization);
+  }
+}
+
+class Entry implements KnownRecord {
+  readonly digest: DigestKey;
+  readonly owner: Owner;
+  key: KnownKey;
+  pepperVersion: number;
+  used = false;
+
+  constructor(digest: DigestKey, key: Key, owner: Owner) {
+    this.digest = digest;
+    this.owner = owner;
+    this.key = knownOf(key);
+    this.pepperVersion = key.digest.pepperVersion;
+  }
+
+  get organization(): OrganizationSettings {
+    return this.owner.settings;
+  }
+
+  replace(key: Key): void {
+    this.key = knownOf(key);
+    this.pepperVersion = key.digest.pepperVersion;
+  }
+}
+
+function newer<R extends { readonly revision: number }>(told: R | undefined, read: R): R {
+  return told && told.revision > read.revision ? told : read;
+}
+
+function settingsOf({ plan, suspended }: Organization): OrganizationSettings {
+  return { ...(plan !== undefined && { plan }), suspended };
+}
+
+const NONE: readonly string[] = [];
+const NO_LABELS: Readonly<Record<string, string>> = {};
+const USABLE = { kind: 'usable' } as const;
+
+/** Of a record only what is needed, and what is alike in most of them once: there are many. */
+function knownOf(key: Key): KnownKey {
+  const { keyId, lineageId, scopes, labels, standing } = key;
+  return {
+    keyId,
+    // One text instead of two that are alike.
+    lineageId: lineageId === keyId ? keyId : lineageId,
+    keyspace: key.keyspace,
+    organizationId: key.organizationId,
+    name: key.name,
+    type: key.type,
+    scopes: scopes.length === 0 ? NONE : scopes,
+    labels: Object.keys(labels).length === 0 ? NO_LABELS : labels,
+    standing: standing.kind === 'usable' ? USABLE : standing,
+    revision: key.revision,
+    ...(key.publicId !== undefined && { publicId: key.publicId }),
+    ...(key.clientId !== undefined && { clientId: key.clientId }),
+    ...(key.expireTime && { expireTime: key.expireTime }),
+  };
+}
