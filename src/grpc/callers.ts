@@ -38,6 +38,7 @@ const ALLOWED_ROLES = {
   RevokeKey: ['provisioner', 'admin'],
   RotateKey: ['provisioner', 'admin'],
   VerifyKey: ['verifier', 'admin'],
+  BatchVerifyKeys: ['verifier', 'admin'],
   ImportKeys: ['admin'],
   GetOrganization: ['provisioner', 'auditor', 'admin'],
   UpdateOrganization: ['admin'],

@@ -12,6 +12,7 @@ import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key
 import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
 import type { Log } from '../log.js';
 import { authenticateBy } from './callers.js';
+import { handleBatchVerifyKeys } from './batch-verify-keys.js';
 import { handleCreateKey } from './create-key.js';
 import { handleGetKey } from './get-key.js';
 import { handleGetOrganization } from './get-organization.js';
@@ -133,8 +134,9 @@ function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
     revokeKey: unary('RevokeKey', handleRevokeKey(parts), around),
     rotateKey: unary('RotateKey', handleRotateKey(parts), around),
     verifyKey: unary('VerifyKey', handleVerifyKey(parts), around),
+    batchVerifyKeys: unary('BatchVerifyKeys', handleBatchVerifyKeys(parts), around),
     importKeys: unary('ImportKeys', handleImportKeys(parts), around),
-  } satisfies Partial<KeyServiceServer>);
+  } satisfies KeyServiceServer);
   server.addService(AuditServiceService, {
     listAuditEvents: unary('ListAuditEvents', handleListAuditEvents(parts), around),
   } satisfies Partial<AuditServiceServer>);

@@ -23,6 +23,8 @@ export interface Call {
    * @throws Unwanted where nobody waits any more
    */
   beginChange(): void;
+  /** Puts into the log why an item of several failed, as it is done for a call. */
+  report(error: unknown): void;
 }
 
 export interface Facts {
@@ -53,7 +55,7 @@ export function unary<Request extends object, Response>(
   around: Around,
 ): handleUnaryCall<Request, Response> {
   const { clock, running, log } = around;
-  const level = name === 'VerifyKey' ? 'debug' : 'info';
+  const level = name === 'VerifyKey' || name === 'BatchVerifyKeys' ? 'debug' : 'info';
 
   async function answer(
     rpc: ServerUnaryCall<Request, Response>,
@@ -62,8 +64,12 @@ export function unary<Request extends object, Response>(
     const begunMs = clock.monotonicMs();
     const facts: CallFacts = {};
     const line = (outcome: object) => ({ call: name, ...facts, ...outcome, ms: msSince(begunMs, clock) });
+    const report = (error: unknown) => {
+      const { code, reason, isFault } = toErrorAnswer(error);
+      log[levelOf({ code, isFault }, level)](line({ reason, ...(isFault && { err: error }) }), 'item');
+    };
     try {
-      const call = letIn(name, rpc, facts, around);
+      const call = { ...letIn(name, rpc, facts, around), report };
       const response = await running.orCutOff(handle(rpc.request, call));
       log[level](line({}), 'call');
       respond(null, response);
@@ -91,7 +97,7 @@ function letIn<Request extends object, Response>(
   rpc: ServerUnaryCall<Request, Response>,
   facts: CallFacts,
   { authenticate, clock, running }: Around,
-): Call {
+): Omit<Call, 'report'> {
   if (running.ending) throw new ShuttingDown();
   const caller = authenticate(rpc.metadata);
   facts.caller = caller.name;

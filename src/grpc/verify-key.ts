@@ -9,41 +9,56 @@ import { keyspacesOf, sees, toKeyspace } from './callers.js';
 import { orRefuse } from './errors.js';
 import { toDuration, toTimestamp, toVerifiedKeyMessage } from './messages.js';
 import type { Parts } from './parts.js';
-import type { Unary } from './unary.js';
+import type { Call, Unary } from './unary.js';
 
-export function handleVerifyKey({ verify, keyspaces }: Parts): Unary<VerifyKeyRequest, VerifyKeyResponse> {
+export function handleVerifyKey(parts: Parts): Unary<VerifyKeyRequest, VerifyKeyResponse> {
+  const answer = verificationOf(parts);
   return async (request, call) => {
+    const response = await answer(request, call);
+    const { decision, key } = response;
+    call.note({ decision: Decision[decision], ...(key && { keyspace: key.keyspace, key_id: key.keyId }) });
+    return response;
+  };
+}
+
+/** One verification: the whole of a VerifyKey call, or an item of several. */
+export type Answer = (
+  request: VerifyKeyRequest,
+  call: Pick<Call, 'caller' | 'deadline'>,
+) => VerifyKeyResponse | Promise<VerifyKeyResponse>;
+
+/** What answers verifications, at once where nothing has to be waited for. It throws as it rejects: Refused, StoreFault. */
+export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'keyspaces'>): Answer {
+  return (request, { caller, deadline }) => {
     const credential = toPresented(request.credential);
     // A token tells its keyspace by its prefix; a client id and a secret tell none.
     const named = request.keyspace !== '' || credential.kind === 'pair';
-    const candidates = named
-      ? [toKeyspace(request.keyspace, call.caller, keyspaces)]
-      : keyspacesOf(call.caller, keyspaces);
+    const candidates = named ? [toKeyspace(request.keyspace, caller, keyspaces)] : keyspacesOf(caller, keyspaces);
     const organizationId =
       request.organizationId === '' ? undefined : orRefuse(parseOrganizationId(request.organizationId));
     const requiredScopes = orRefuse(parseScopes(request.requiredScopes, 'required_scopes'));
-
-    const verification = await verify(
+    const verification = verify(
       {
         credential,
         keyspaces: candidates,
         named,
-        sees: (organization) => sees(call.caller, organization),
+        sees: (organization) => sees(caller, organization),
         terms: { ...(organizationId !== undefined && { organizationId }), requiredScopes },
       },
-      call.deadline,
+      deadline,
     );
-    const { decision } = verification;
-    call.note({ decision });
-    if (!('key' in verification)) return { ...NO_KEY, decision: Decision[decision] };
-    const { key } = verification;
-    call.note({ keyspace: key.keyspace, key_id: key.keyId });
-    return {
-      decision: Decision[decision],
-      key: toVerifiedKeyMessage(key),
-      rateLimit: toRateLimit(verification),
-      cacheTtl: verification.decision === 'VALID' ? toDuration(verification.cacheTtlMs) : undefined,
-    };
+    return verification instanceof Promise ? verification.then(toResponse) : toResponse(verification);
+  };
+}
+
+function toResponse(verification: Verification): VerifyKeyResponse {
+  const decision = Decision[verification.decision];
+  if (!('key' in verification)) return { ...NO_KEY, decision };
+  return {
+    decision,
+    key: toVerifiedKeyMessage(verification.key),
+    rateLimit: toRateLimit(verification),
+    cacheTtl: verification.decision === 'VALID' ? toDuration(verification.cacheTtlMs) : undefined,
   };
 }
 

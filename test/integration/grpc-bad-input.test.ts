@@ -226,11 +226,6 @@ test('a refusal never repeats what was sent', async () => {
   expect(service.logged.join('')).not.toContain('canary');
 });
 
-test('calls of later versions answer UNIMPLEMENTED', async () => {
-  const told = await toldBy(call((done) => service.keys.batchVerifyKeys({ requests: [] }, done)));
-  expect(told).toEqual({ code: 'UNIMPLEMENTED' });
-});
-
 function toGet({
   keyspace,
   organizationId,
