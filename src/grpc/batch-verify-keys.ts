@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import type {
   BatchVerifyKeysRequest,
   BatchVerifyKeysResponse,
@@ -5,24 +7,29 @@ import type {
   VerifyKeyRequest,
 } from '../gen/keyreeve/v1/key_service.js';
 import { refuseArgument } from '../keys/refusal.js';
+import type { Verification } from '../verify/verifier.js';
 import { orRefuse, Refused, toFailure } from './errors.js';
 import type { Parts } from './parts.js';
 import { checkText } from './text.js';
 import type { Call, Unary } from './unary.js';
-import { verificationOf } from './verify-key.js';
+import { toResponse, verificationOf } from './verify-key.js';
 
 const REQUESTS_MAX = 100;
+/** So that one batch does not take every connection to the store. */
+const WAITING_MAX = 10;
 
 export function handleBatchVerifyKeys(parts: Parts): Unary<BatchVerifyKeysRequest, BatchVerifyKeysResponse> {
-  const answer = verificationOf(parts);
+  const verify = verificationOf(parts);
 
-  async function answerOne(request: VerifyKeyRequest, call: Call): Promise<BatchVerifyKeysResult> {
+  /** At once where nothing has to be waited for. */
+  function answer(request: VerifyKeyRequest, call: Call): BatchVerifyKeysResult | Promise<BatchVerifyKeysResult> {
     try {
       orRefuse(checkText(request));
-      return { result: { $case: 'response', value: await answer(request, call) } };
+      const verification = verify(request, call);
+      if (!(verification instanceof Promise)) return respond(verification);
+      return verification.then(respond, (error: unknown) => fail(error, call));
     } catch (error) {
-      call.report(error);
-      return { result: { $case: 'failure', value: toFailure(error) } };
+      return fail(error, call);
     }
   }
 
@@ -30,6 +37,29 @@ export function handleBatchVerifyKeys(parts: Parts): Unary<BatchVerifyKeysReques
     if (requests.length > REQUESTS_MAX) {
       throw new Refused(refuseArgument('TOO_MANY_ITEMS', 'requests', `requests must be at most ${REQUESTS_MAX}`));
     }
-    return { results: await Promise.all(requests.map((request) => answerOne(request, call))) };
+    const results: BatchVerifyKeysResult[] = [];
+    const waiting: Promise<void>[] = [];
+    for (const [at, request] of requests.entries()) {
+      const answered = answer(request, call);
+      if (!(answered instanceof Promise)) {
+        results[at] = answered;
+        continue;
+      }
+      waiting.push(answered.then((result) => void (results[at] = result)));
+      if (waiting.length === WAITING_MAX) await Promise.all(waiting.splice(0));
+      // The embedded store answers without ever waiting: others would wait for the whole batch.
+      await nextTurn();
+    }
+    await Promise.all(waiting);
+    return { results };
   };
+}
+
+function respond(verification: Verification): BatchVerifyKeysResult {
+  return { result: { $case: 'response', value: toResponse(verification) } };
+}
+
+function fail(error: unknown, call: Call): BatchVerifyKeysResult {
+  call.report(error);
+  return { result: { $case: 'failure', value: toFailure(error) } };
 }

@@ -62,7 +62,7 @@ export function toOrganizationMessage(organization: Organization, keyspace: Keys
 }
 
 /**
- * What took access away is in force at once: every verification reads the store.
+ * What took access away is in force at once: verifications read the store, or memory that it has told of the change.
  * @param now read after the commit: until then callers may have been given answers to keep
  * @param cacheTtlMs for how long they may keep them at the longest
  */

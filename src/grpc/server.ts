@@ -28,7 +28,7 @@ import { RunningCalls } from './running-calls.js';
 import { type Around, unary } from './unary.js';
 import { handleUpdateKey } from './update-key.js';
 import { handleUpdateOrganization } from './update-organization.js';
-import { handleVerifyKey } from './verify-key.js';
+import { handleVerifyKey, serializeVerification } from './verify-key.js';
 
 export interface ServerOptions {
   readonly listen: Address;
@@ -126,7 +126,8 @@ const ACCEPTED = 'net.server.socket';
 
 /** The transport answers UNIMPLEMENTED for calls that are not named. */
 function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
-  server.addService(KeyServiceService, {
+  const verifyKey = { ...KeyServiceService.verifyKey, responseSerialize: serializeVerification };
+  server.addService({ ...KeyServiceService, verifyKey }, {
     createKey: unary('CreateKey', handleCreateKey(parts), around),
     getKey: unary('GetKey', handleGetKey(parts), around),
     listKeys: unary('ListKeys', handleListKeys(parts), around),
@@ -136,7 +137,7 @@ function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
     verifyKey: unary('VerifyKey', handleVerifyKey(parts), around),
     batchVerifyKeys: unary('BatchVerifyKeys', handleBatchVerifyKeys(parts), around),
     importKeys: unary('ImportKeys', handleImportKeys(parts), around),
-  } satisfies KeyServiceServer);
+  } satisfies Record<keyof KeyServiceServer, unknown>);
   server.addService(AuditServiceService, {
     listAuditEvents: unary('ListAuditEvents', handleListAuditEvents(parts), around),
   } satisfies Partial<AuditServiceServer>);

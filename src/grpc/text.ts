@@ -7,12 +7,27 @@ import type { ArgumentRefusal } from '../keys/refusal.js';
  * items of a request for several: each is checked by itself, and fails alone.
  */
 export function checkText(request: object): ArgumentRefusal | undefined {
+  if (!holdsReplacement(request, true)) return undefined;
   const field = findReplacement(request, '');
   return field === undefined ? undefined : notUtf8(field);
 }
 
 // Of ImportKeysRequest and BatchVerifyKeysRequest.
 const ITEMS = new Set(['keys', 'requests']);
+
+/** Whether there may be one: quick, and asked of each request, of which hardly one has it. */
+function holdsReplacement(value: unknown, isRequest = false): boolean {
+  if (typeof value === 'string') return value.includes(REPLACEMENT);
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return false;
+  if (Array.isArray(value)) return value.some((item) => holdsReplacement(item));
+  if (value instanceof Map) return [...value].flat().some((item) => holdsReplacement(item));
+  const fields = value as Record<string, unknown>;
+  for (const name in fields) {
+    if (name === 'credential' || (isRequest && ITEMS.has(name))) continue;
+    if (holdsReplacement(fields[name])) return true;
+  }
+  return false;
+}
 
 /** The path of the first text at fault, in the proto's names. Keys of maps are text too, and are not repeated. */
 function findReplacement(value: unknown, path: string): string | undefined {

@@ -33,8 +33,11 @@ export interface Facts {
   decision?: string;
 }
 
-/** Parses, permits, decides, answers; throws a `Refused`, or whatever broke. */
-export type Unary<Request, Response> = (request: Request, call: Call) => Promise<Response>;
+/**
+ * Parses, permits, decides, answers; throws a `Refused`, or whatever broke. What it answers at once, and not as a promise,
+ * is answered within the same turn.
+ */
+export type Unary<Request, Response> = (request: Request, call: Call) => Response | Promise<Response>;
 
 export interface Around {
   readonly authenticate: Authenticate;
@@ -54,39 +57,86 @@ export function unary<Request extends object, Response>(
   handle: Unary<Request, Response>,
   around: Around,
 ): handleUnaryCall<Request, Response> {
-  const { clock, running, log } = around;
-  const level = name === 'VerifyKey' || name === 'BatchVerifyKeys' ? 'debug' : 'info';
+  const { running } = around;
+  const level: Level = name === 'VerifyKey' || name === 'BatchVerifyKeys' ? 'debug' : 'info';
 
-  async function answer(
-    rpc: ServerUnaryCall<Request, Response>,
-    respond: Parameters<handleUnaryCall<Request, Response>>[1],
-  ): Promise<void> {
-    const begunMs = clock.monotonicMs();
-    const facts: CallFacts = {};
-    const line = (outcome: object) => ({ call: name, ...facts, ...outcome, ms: msSince(begunMs, clock) });
-    const report = (error: unknown) => {
-      const { code, reason, isFault } = toErrorAnswer(error);
-      log[levelOf({ code, isFault }, level)](line({ reason, ...(isFault && { err: error }) }), 'item');
-    };
+  async function answer(running: RunningCalls, answered: Promise<Response>, unfinished: Unfinished<Response>) {
     try {
-      const call = { ...letIn(name, rpc, facts, around), report };
-      const response = await running.orCutOff(handle(rpc.request, call));
-      log[level](line({}), 'call');
-      respond(null, response);
+      unfinished.succeed(await running.orCutOff(answered));
     } catch (error) {
-      const { code, details, metadata, reason, isFault } = toErrorAnswer(error);
-      log[levelOf({ code, isFault }, level)](line({ reason, ...(isFault && { err: error }) }), 'call');
-      respond({ code, details, metadata });
+      unfinished.fail(error);
     }
   }
 
   return (rpc, respond) => {
-    const answered = answer(rpc, respond)
-      // The log or the transport is broken. A client that hears nothing would wait for its deadline.
-      .catch(() => respond({ code: status.INTERNAL, details: 'internal error' }))
-      .catch(() => undefined);
-    running.add(answered);
+    const unfinished = new Unfinished<Response>(name, level, respond, around);
+    try {
+      const call = letIn(name, rpc, unfinished, around);
+      const answered = handle(rpc.request, call);
+      if (answered instanceof Promise)
+        running.add(answer(running, answered, unfinished).catch(() => unfinished.giveUp()));
+      else unfinished.succeed(answered);
+    } catch (error) {
+      try {
+        unfinished.fail(error);
+      } catch {
+        unfinished.giveUp();
+      }
+    }
   };
+}
+
+type Respond<Response> = Parameters<handleUnaryCall<unknown, Response>>[1];
+type Level = 'debug' | 'info';
+
+/** A call that has no answer yet. */
+class Unfinished<Response> {
+  readonly facts: CallFacts = {};
+  readonly #name: CallName;
+  readonly #level: Level;
+  readonly #respond: Respond<Response>;
+  readonly #around: Pick<Around, 'clock' | 'log'>;
+  readonly #begunMs: number;
+
+  constructor(name: CallName, level: Level, respond: Respond<Response>, around: Pick<Around, 'clock' | 'log'>) {
+    this.#name = name;
+    this.#level = level;
+    this.#respond = respond;
+    this.#around = around;
+    this.#begunMs = around.clock.monotonicMs();
+  }
+
+  succeed(response: Response): void {
+    const { log } = this.#around;
+    if (log.isLevelEnabled(this.#level)) log[this.#level](this.#line({}), 'call');
+    this.#respond(null, response);
+  }
+
+  fail(error: unknown): void {
+    const answer = this.report(error, 'call');
+    this.#respond({ code: answer.code, details: answer.details, metadata: answer.metadata });
+  }
+
+  report(error: unknown, message: string): ErrorAnswer {
+    const answer = toErrorAnswer(error);
+    const { reason, isFault } = answer;
+    this.#around.log[levelOf(answer, this.#level)](this.#line({ reason, ...(isFault && { err: error }) }), message);
+    return answer;
+  }
+
+  /** The log or the transport is broken. A client that hears nothing would wait for its deadline. */
+  giveUp(): void {
+    try {
+      this.#respond({ code: status.INTERNAL, details: 'internal error' });
+    } catch {
+      // Nobody is there.
+    }
+  }
+
+  #line(outcome: object): object {
+    const { clock } = this.#around;
+    return { call: this.#name, ...this.facts, ...outcome, ms: msSince(this.#begunMs, clock) };
+  }
 }
 
 type CallFacts = Facts & { caller?: string };
@@ -95,21 +145,49 @@ type CallFacts = Facts & { caller?: string };
 function letIn<Request extends object, Response>(
   name: CallName,
   rpc: ServerUnaryCall<Request, Response>,
-  facts: CallFacts,
+  unfinished: Unfinished<Response>,
   { authenticate, clock, running }: Around,
-): Omit<Call, 'report'> {
+): Call {
   if (running.ending) throw new ShuttingDown();
   const caller = authenticate(rpc.metadata);
-  facts.caller = caller.name;
+  unfinished.facts.caller = caller.name;
   permitRole(caller, name);
-  const deadline = deadlineOf(rpc, clock);
-  const beginChange = () => {
-    if (deadline.passed) throw new Unwanted('DEADLINE_EXCEEDED');
-    if (rpc.cancelled) throw new Unwanted('CANCELLED');
-  };
-  beginChange();
+  const call = new LetIn(rpc, caller, deadlineOf(rpc, clock), unfinished);
+  call.beginChange();
   orRefuse(checkText(rpc.request));
-  return { caller, deadline, note: (more) => Object.assign(facts, more), beginChange };
+  return call;
+}
+
+class LetIn implements Call {
+  readonly caller: Caller;
+  readonly deadline: Deadline;
+  readonly #rpc: { readonly cancelled: boolean };
+  readonly #unfinished: Pick<Unfinished<never>, 'facts' | 'report'>;
+
+  constructor(
+    rpc: { readonly cancelled: boolean },
+    caller: Caller,
+    deadline: Deadline,
+    unfinished: Pick<Unfinished<never>, 'facts' | 'report'>,
+  ) {
+    this.#rpc = rpc;
+    this.caller = caller;
+    this.deadline = deadline;
+    this.#unfinished = unfinished;
+  }
+
+  note(facts: Facts): void {
+    Object.assign(this.#unfinished.facts, facts);
+  }
+
+  beginChange(): void {
+    if (this.deadline.passed) throw new Unwanted('DEADLINE_EXCEEDED');
+    if (this.#rpc.cancelled) throw new Unwanted('CANCELLED');
+  }
+
+  report(error: unknown): void {
+    this.#unfinished.report(error, 'item');
+  }
 }
 
 /** The client's deadline, less what it takes to answer. */

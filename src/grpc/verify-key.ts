@@ -1,9 +1,10 @@
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
-import type { VerifyKeyRequest, VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
+import { type VerifyKeyRequest, VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
 import { Decision, type RateLimit } from '../gen/keyreeve/v1/verification.js';
 import type { PresentedCredential } from '../keys/credential.js';
 import { parseOrganizationId, parseScopes } from '../keys/fields.js';
 import { Secret } from '../keys/secret.js';
+import type { KnownKey } from '../verify/record-cache.js';
 import type { Verification } from '../verify/verifier.js';
 import { keyspacesOf, sees, toKeyspace } from './callers.js';
 import { orRefuse } from './errors.js';
@@ -11,24 +12,65 @@ import { toDuration, toTimestamp, toVerifiedKeyMessage } from './messages.js';
 import type { Parts } from './parts.js';
 import type { Call, Unary } from './unary.js';
 
-export function handleVerifyKey(parts: Parts): Unary<VerifyKeyRequest, VerifyKeyResponse> {
-  const answer = verificationOf(parts);
-  return async (request, call) => {
-    const response = await answer(request, call);
-    const { decision, key } = response;
-    call.note({ decision: Decision[decision], ...(key && { keyspace: key.keyspace, key_id: key.keyId }) });
-    return response;
+export function handleVerifyKey(parts: Parts): Unary<VerifyKeyRequest, Verification> {
+  const verify = verificationOf(parts);
+  return (request, call) => {
+    const verification = verify(request, call);
+    return verification instanceof Promise ? verification.then((one) => noted(one, call)) : noted(verification, call);
   };
 }
 
+function noted(verification: Verification, call: Call): Verification {
+  const { decision } = verification;
+  if ('key' in verification) {
+    const { keyspace, keyId } = verification.key;
+    call.note({ decision, keyspace, key_id: keyId });
+  } else call.note({ decision });
+  return verification;
+}
+
+/**
+ * The answer as it is sent. A message is its fields one after the other, in any order
+ * (https://protobuf.dev/programming-guides/encoding/#order), so that the key is encoded once and not at each answer.
+ */
+export function serializeVerification(verification: Verification): Buffer {
+  if (!('key' in verification)) return Buffer.from(encodeTerms(verification));
+  const terms =
+    verification.decision === 'VALID' && !verification.rateLimit
+      ? (VALID_FOR.get(verification.cacheTtlMs) ?? remembered(verification))
+      : encodeTerms(verification);
+  return Buffer.concat([terms, encodedKeyOf(verification.key)]);
+}
+
+function encodeTerms(verification: Verification): Uint8Array {
+  return VerifyKeyResponse.encode({ ...termsOf(verification), key: undefined }).finish();
+}
+
+/** Most answers are alike but for the key: VALID, and how long they may be kept in milliseconds. */
+const VALID_FOR = new Map<number, Uint8Array>();
+/** More than there are keyspaces; what is told near an expiry differs each time. */
+const VALID_FOR_MAX = 100;
+
+function remembered(verification: Extract<Verification, { decision: 'VALID' }>): Uint8Array {
+  const terms = encodeTerms(verification);
+  if (VALID_FOR.size >= VALID_FOR_MAX) VALID_FOR.clear();
+  VALID_FOR.set(verification.cacheTtlMs, terms);
+  return terms;
+}
+
+function encodedKeyOf(key: KnownKey): Uint8Array {
+  key.encoded ??= VerifyKeyResponse.encode(VerifyKeyResponse.create({ key: toVerifiedKeyMessage(key) })).finish();
+  return key.encoded;
+}
+
 /** One verification: the whole of a VerifyKey call, or an item of several. */
-export type Answer = (
+export type Verify = (
   request: VerifyKeyRequest,
   call: Pick<Call, 'caller' | 'deadline'>,
-) => VerifyKeyResponse | Promise<VerifyKeyResponse>;
+) => Verification | Promise<Verification>;
 
-/** What answers verifications, at once where nothing has to be waited for. It throws as it rejects: Refused, StoreFault. */
-export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'keyspaces'>): Answer {
+/** What verifies, at once where nothing has to be waited for. It throws as it rejects: Refused, StoreFault. */
+export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'keyspaces'>): Verify {
   return (request, { caller, deadline }) => {
     const credential = toPresented(request.credential);
     // A token tells its keyspace by its prefix; a client id and a secret tell none.
@@ -37,7 +79,7 @@ export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'ke
     const organizationId =
       request.organizationId === '' ? undefined : orRefuse(parseOrganizationId(request.organizationId));
     const requiredScopes = orRefuse(parseScopes(request.requiredScopes, 'required_scopes'));
-    const verification = verify(
+    return verify(
       {
         credential,
         keyspaces: candidates,
@@ -47,22 +89,24 @@ export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'ke
       },
       deadline,
     );
-    return verification instanceof Promise ? verification.then(toResponse) : toResponse(verification);
   };
 }
 
-function toResponse(verification: Verification): VerifyKeyResponse {
+export function toResponse(verification: Verification): VerifyKeyResponse {
+  const key = 'key' in verification ? toVerifiedKeyMessage(verification.key) : undefined;
+  return { ...termsOf(verification), key };
+}
+
+/** What is told beside the key. */
+function termsOf(verification: Verification): Omit<VerifyKeyResponse, 'key'> {
   const decision = Decision[verification.decision];
-  if (!('key' in verification)) return { ...NO_KEY, decision };
+  if (!('key' in verification)) return { decision, rateLimit: undefined, cacheTtl: undefined };
   return {
     decision,
-    key: toVerifiedKeyMessage(verification.key),
     rateLimit: toRateLimit(verification),
     cacheTtl: verification.decision === 'VALID' ? toDuration(verification.cacheTtlMs) : undefined,
   };
 }
-
-const NO_KEY = { key: undefined, rateLimit: undefined, cacheTtl: undefined };
 
 function toPresented(message: Credential | undefined): PresentedCredential {
   switch (message?.kind?.$case) {

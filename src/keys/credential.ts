@@ -2,7 +2,7 @@
  * Credentials: making, recognising, digesting and showing them. No store is read here: text that is not recognised was
  * never issued, so no look-up is owed to it.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 
 import { type RandomBytes, randomBase62, toBase62 } from './base62.js';
@@ -158,7 +158,7 @@ function checksum(text: string): string {
 
 // A random secret of 128 bits or more cannot be searched for: a slow hash would only slow verification down.
 function sha256(token: string): Uint8Array {
-  return createHash('sha256').update(token).digest();
+  return hash('sha256', token, 'buffer');
 }
 
 function displayOf({ prefix, display }: CredentialForm, token: string): string {

@@ -1,6 +1,6 @@
 /**
  * Moves records to the pepper in use as they verify, beside the calls: nobody waits for it, and what fails is tried again
- * when the key verifies next.
+ * when the key verifies some seconds later.
  */
 import { type Clock, Deadline } from '../keys/clock.js';
 import type { Digest } from '../keys/key.js';
@@ -18,6 +18,8 @@ export interface DigestMovesParts {
 const MOVING_MAX = 4;
 const MOVE_MS_MAX = 4000;
 const TOLD_EVERY_MS = 30_000;
+/** A store that cannot write now is not asked to at each verification. */
+const REST_MS = 5000;
 
 export class DigestMoves {
   readonly #store: DigestMovesParts['store'];
@@ -25,6 +27,7 @@ export class DigestMoves {
   readonly #log: Log;
   readonly #moving = new Map<string, Promise<void>>();
   #toldMs = Number.NEGATIVE_INFINITY;
+  #failedMs = Number.NEGATIVE_INFINITY;
   #over = false;
 
   constructor({ store, clock, log }: DigestMovesParts) {
@@ -36,6 +39,7 @@ export class DigestMoves {
   /** Begins to move the key, unless that is under way or too many others are. */
   begin(keyId: string, from: Digest, to: Digest): void {
     if (this.#over || this.#moving.has(keyId) || this.#moving.size >= MOVING_MAX) return;
+    if (this.#clock.monotonicMs() - this.#failedMs < REST_MS) return;
     const move = this.#move(keyId, from, to).finally(() => this.#moving.delete(keyId));
     this.#moving.set(keyId, move);
   }
@@ -52,6 +56,7 @@ export class DigestMoves {
       await this.#store.moveDigest(keyId, from, to, Deadline.after(MOVE_MS_MAX, this.#clock));
     } catch (error) {
       const nowMs = this.#clock.monotonicMs();
+      this.#failedMs = nowMs;
       if (nowMs - this.#toldMs < TOLD_EVERY_MS) return;
       this.#toldMs = nowMs;
       this.#log.warn({ key_id: keyId, err: error }, 'a key could not be moved to the pepper in use, it is tried again');

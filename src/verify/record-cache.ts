@@ -25,7 +25,10 @@ export type KnownKey = Pick<
   | 'standing'
   | 'expireTime'
   | 'revision'
->;
+> & {
+  /** As callers are told of it, once somebody has encoded that. */
+  encoded?: Uint8Array;
+};
 
 export interface KnownRecord {
   readonly key: KnownKey;
@@ -48,9 +51,9 @@ const MISSES_MAX = 10_000;
 const MISS_MS = 1000;
 
 /** A digest's place: 32 bytes as 64 hexadecimal digits, in a keyspace. */
-export type DigestKey = string;
+export type DigestPlace = string;
 
-export function digestKeyOf(keyspace: string, digest: Uint8Array): DigestKey {
+export function digestPlaceOf(keyspace: string, digest: Uint8Array): DigestPlace {
   return `${keyspace}/${Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('hex')}`;
 }
 
@@ -59,22 +62,23 @@ export class RecordCache implements Follower {
   readonly #keysMax: number;
   readonly #missesMax: number;
 
-  readonly #entries = new Map<DigestKey, Entry>();
+  readonly #entries = new Map<DigestPlace, Entry>();
   readonly #byId = new Map<string, Entry>();
   readonly #owners = new Map<string, Owner>();
   /** When each is forgotten, on the monotonic clock. In the order in which they came, and so of their ends. */
-  readonly #misses = new Map<DigestKey, number>();
-  readonly #loads = new Map<DigestKey, Promise<KnownRecord | undefined>>();
+  readonly #misses = new Map<DigestPlace, number>();
+  readonly #loads = new Map<DigestPlace, Promise<KnownRecord | undefined>>();
   /** What was told while loads are under way, which may not have seen it. */
   readonly #toldKeys = new Map<string, Key>();
   readonly #toldOrganizations = new Map<string, Organization>();
   /** When a digest was last told of, as `#tellings` counts. */
-  readonly #toldDigests = new Map<DigestKey, number>();
+  readonly #toldDigests = new Map<DigestPlace, number>();
   #tellings = 0;
   /** When any digest moved: to which one is not told. */
   #lastMove = 0;
   #resets = 0;
   #hand: MapIterator<Entry> | undefined;
+  #missHand: MapIterator<DigestPlace> | undefined;
 
   constructor({ clock, keysMax = KEYS_MAX, missesMax = MISSES_MAX }: RecordCacheOptions) {
     this.#clock = clock;
@@ -88,7 +92,7 @@ export class RecordCache implements Follower {
   }
 
   /** Null: no key has the digest. Undefined: not known. */
-  find(digest: DigestKey): KnownRecord | null | undefined {
+  find(digest: DigestPlace): KnownRecord | null | undefined {
     const entry = this.#entries.get(digest);
     if (entry) {
       entry.used = true;
@@ -105,7 +109,7 @@ export class RecordCache implements Follower {
    * Reads what is not known, once for all who ask meanwhile, and keeps it.
    * @throws what `read` throws
    */
-  load(digest: DigestKey, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
+  load(digest: DigestPlace, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
     const running = this.#loads.get(digest);
     if (running) return running;
     const load = this.#load(digest, read).finally(() => {
@@ -120,7 +124,7 @@ export class RecordCache implements Follower {
   }
 
   keyChanged(key: Key): void {
-    const digest = digestKeyOf(key.keyspace, key.digest.bytes);
+    const digest = digestPlaceOf(key.keyspace, key.digest.bytes);
     this.#misses.delete(digest);
     if (this.#loads.size > 0) {
       this.#toldKeys.set(key.keyId, key);
@@ -155,20 +159,21 @@ export class RecordCache implements Follower {
     this.#hand = undefined;
   }
 
-  async #load(digest: DigestKey, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
+  async #load(digest: DigestPlace, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
     for (;;) {
       const [tellings, resets] = [this.#tellings, this.#resets];
       const found = await read();
       if (this.#resets !== resets) continue;
       if (found) return this.#keep(digest, found);
       // It was made meanwhile.
-      if (Math.max(this.#toldDigests.get(digest) ?? 0, this.#lastMove) > tellings) continue;
-      this.#keepMiss(digest);
+      if ((this.#toldDigests.get(digest) ?? 0) > tellings) continue;
+      // A record that moved meanwhile may have moved here: whoever asked has asked for its former form before.
+      if (this.#lastMove <= tellings) this.#keepMiss(digest);
       return undefined;
     }
   }
 
-  #keep(digest: DigestKey, { key: read, organization }: FoundKey): KnownRecord {
+  #keep(digest: DigestPlace, { key: read, organization }: FoundKey): KnownRecord {
     const key = newer(this.#toldKeys.get(read.keyId), read);
     const path = organizationPath(key);
     const known = this.#owners.get(path);
@@ -176,6 +181,8 @@ export class RecordCache implements Follower {
     if (known) known.replace(organization);
     else this.#owners.set(path, owner);
     const held = this.#byId.get(key.keyId);
+    // Told since the read began, or read by a member that is ahead.
+    if (held && held.key.revision > key.revision) return held;
     if (held) this.#drop(held, owner);
     const entry = new Entry(digest, key, owner);
     owner.keys += 1;
@@ -186,13 +193,15 @@ export class RecordCache implements Follower {
     return entry;
   }
 
-  #keepMiss(digest: DigestKey): void {
+  #keepMiss(digest: DigestPlace): void {
     this.#misses.delete(digest);
     this.#misses.set(digest, this.#clock.monotonicMs() + MISS_MS);
-    if (this.#misses.size <= this.#missesMax) return;
-    for (const oldest of this.#misses.keys()) {
-      this.#misses.delete(oldest);
-      return;
+    // One iterator for all of them: a new one would pass over all that was deleted before.
+    while (this.#misses.size > this.#missesMax) {
+      this.#missHand ??= this.#misses.keys();
+      const oldest = this.#missHand.next();
+      if (oldest.done) this.#missHand = undefined;
+      else this.#misses.delete(oldest.value);
     }
   }
 
@@ -240,13 +249,13 @@ class Owner {
 }
 
 class Entry implements KnownRecord {
-  readonly digest: DigestKey;
+  readonly digest: DigestPlace;
   readonly owner: Owner;
   key: KnownKey;
   pepperVersion: number;
   used = false;
 
-  constructor(digest: DigestKey, key: Key, owner: Owner) {
+  constructor(digest: DigestPlace, key: Key, owner: Owner) {
     this.digest = digest;
     this.owner = owner;
     this.key = knownOf(key);

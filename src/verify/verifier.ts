@@ -11,7 +11,7 @@ import { type Admission, Budgets, type RateStanding } from './budgets.js';
 import { DigestMoves } from './digest-moves.js';
 import { LastUses } from './last-uses.js';
 import { until } from './patience.js';
-import { digestKeyOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
+import { digestPlaceOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
 
 /** What was presented, where to look for it, and what it must be good for. */
 export interface Presented {
@@ -90,9 +90,10 @@ export function openVerifier({
       if (found === null || !presented.sees(found.key)) continue;
       const now = clock.now();
       const weighed = weigh(found, lookUp.keyspace, presented.terms, now);
+      // Asked after the record was judged, and before it counts: what was answered before this call began has been told.
+      if (!following.holds()) return undefined;
       const verification = weighed.limit === undefined ? weighed.verification : countNow(weighed);
-      // Asked after the record was judged: a change that was answered before this call began has been told by then.
-      if (!verification || !following.holds()) return undefined;
+      if (!verification) return undefined;
       note(found, lookUp, verification, now);
       return verification;
     }
@@ -121,7 +122,7 @@ export function openVerifier({
   function recall(lookUp: LookUp): KnownRecord | null | undefined {
     let isKnown = true;
     for (const { bytes } of lookUp.digests) {
-      const found = cache.find(digestKeyOf(lookUp.keyspace.name, bytes));
+      const found = cache.find(digestPlaceOf(lookUp.keyspace.name, bytes));
       if (found) return matches(found.key, lookUp) ? found : null;
       if (found === undefined) isKnown = false;
     }
@@ -139,8 +140,12 @@ export function openVerifier({
 
   async function findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline) {
     if (following.holds()) {
+      const place = digestPlaceOf(keyspace, digest);
+      // The budget alone may have been missing, or another form of the digest.
+      const known = cache.find(place);
+      if (known !== undefined) return known ?? undefined;
       const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock));
-      const loaded = await until(deadline, cache.load(digestKeyOf(keyspace, digest), read));
+      const loaded = await until(deadline, cache.load(place, read));
       if (following.holds()) return loaded;
     }
     const found = await store.findByDigest(keyspace, digest, deadline);

@@ -138,7 +138,17 @@ describe('sqlite: the file', () => {
     await revoke(store, key);
     const moved = { ...key.digest, algorithm: 'hmac-sha256', pepperVersion: 1 } as const;
     await store.moveDigest(key.keyId, key.digest, moved, ample());
+    await store.moveDigest(key.keyId, key.digest, moved, ample());
     const { keyId } = key;
+    // What is rolled back was no change.
+    const contradiction = { ...aKey({ keyId }), revision: 7 };
+    const change = () => ({
+      answer: 0,
+      widens: false,
+      put: [{ before: contradiction, after: contradiction }],
+      events: [],
+    });
+    await expect(store.change({ organization: acme }, change, ample())).rejects.toThrow('not stored so');
     expect(told).toEqual([`${keyId} usable 1`, 'acme 1', `${keyId} revoked 2`, 'acme 2', `${keyId} moved`]);
     await following[Symbol.asyncDispose]();
     expect(following.holds()).toBe(false);

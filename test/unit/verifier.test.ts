@@ -20,6 +20,7 @@ const keyspace = aKeyspace({
   plans: new Map([
     ['free', { name: 'free' }],
     ['one', { name: 'one', requestsPerMinute: 1 }],
+    ['three', { name: 'three', requestsPerMinute: 3 }],
   ]),
 });
 let folder: GuardedFolder;
@@ -197,6 +198,27 @@ test('what was known is not used once nobody tells of changes', async () => {
   await revoke(store, key);
   holds = false;
   expect((await verifier.verify(credential)).decision).toBe('REVOKED');
+});
+
+test('of a key with a limit only the budget is asked for again', async () => {
+  const { served, reads } = counted();
+  await using verifier = verifierOf(served);
+  const { credential } = await issue();
+  await givePlan('one');
+  for (let n = 0; n < 3; n += 1) await verifier.verify(credential);
+  expect(reads()).toBe(1);
+});
+
+test('a request counts once, also where nobody tells of changes any more as it is judged', async () => {
+  let asked = 0;
+  // It is asked as the record is looked for, as it is kept, and once for each verification from memory.
+  const follow = () => ({ holds: () => (asked += 1) <= 3, [Symbol.asyncDispose]: () => Promise.resolve() });
+  await using verifier = verifierOf({ ...store, follow });
+  const { credential } = await issue();
+  await givePlan('three');
+  const decisions = [];
+  for (let n = 0; n < 4; n += 1) decisions.push((await verifier.verify(credential)).decision);
+  expect(decisions).toEqual(['VALID', 'VALID', 'VALID', 'RATE_LIMITED']);
 });
 
 test('what was told no more while a record was read is read again by itself', async () => {

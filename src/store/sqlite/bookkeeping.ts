@@ -54,8 +54,9 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
       });
     },
 
-    moveDigest(keyId: string, from: Digest, to: Digest): void {
-      moveDigest.run({
+    /** Whether the key had the form that it moves from. */
+    moveDigest(keyId: string, from: Digest, to: Digest): boolean {
+      const moved = moveDigest.run({
         key_id: keyId,
         from_digest: from.bytes,
         from_algorithm: from.algorithm,
@@ -64,6 +65,7 @@ export function prepareBookkeeping(connection: Connection, clock: Clock) {
         algorithm: to.algorithm,
         version: to.pepperVersion,
       });
+      return moved > 0;
     },
 
     countDigests(): Map<number, number> {

@@ -111,7 +111,7 @@ function toStore(
     recordUses: (uses, deadline) => answer(deadline, () => bookkeeping.recordUses(uses)),
     moveDigest: (keyId, from, to, deadline) =>
       answer(deadline, () => {
-        bookkeeping.moveDigest(keyId, from, to);
+        if (!bookkeeping.moveDigest(keyId, from, to)) return;
         for (const follower of followers) follower.digestMoved(keyId);
       }),
     countDigests: (deadline) => answer(deadline, () => bookkeeping.countDigests()),
@@ -146,6 +146,8 @@ function toStore(
     },
     outbox,
     [Symbol.asyncDispose]() {
+      // Another process may change the file from now on.
+      followers.clear();
       connection[Symbol.dispose]();
       place[Symbol.dispose]();
       return Promise.resolve();
