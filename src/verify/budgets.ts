@@ -82,7 +82,9 @@ export class Budgets {
         return { admitted: true, standing: await this.#standingAfter(window, lineageId, limit, deadline) };
       }
       // Those who wait beside this one may be quicker to use it up. Then it is asked again, until the window is spent.
-      await until(deadline, this.#take(lineageId, limit));
+      const taken = await until(deadline, this.#take(lineageId, limit));
+      // The store says so now, whatever the cautious reckoning makes of the window's end: it is not asked again at once.
+      if (taken.tells(limit) && taken.isSpent(limit)) return this.#refuse(taken, limit);
     }
   }
 

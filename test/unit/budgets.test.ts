@@ -241,6 +241,18 @@ describe('the store', () => {
     expect(server.calls).toEqual({ take: 10, read: 0 });
   });
 
+  test('is asked once, not again and again, for a request that comes as a spent window is about to end', async () => {
+    const { server, replica } = start();
+    expect(admitted(await admitTimes(replica, 60, 60))).toBe(60);
+    // By the cautious reckoning the window has ended, by the store's own it has not.
+    await vi.advanceTimersByTimeAsync(59_980);
+    const before = server.calls.take;
+    expect(await replica.admit(60)).toMatchObject({ admitted: false, standing: { remaining: 0 } });
+    expect(server.calls.take).toBe(before + 1);
+    await vi.advanceTimersByTimeAsync(100);
+    expect((await replica.admit(60)).admitted).toBe(true);
+  });
+
   test('is asked once for all who wait', async () => {
     const { server, replica } = start();
     server.network.backMs = 100;
