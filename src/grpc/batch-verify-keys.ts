@@ -8,7 +8,7 @@ import type {
 } from '../gen/keyreeve/v1/key_service.js';
 import { refuseArgument } from '../keys/refusal.js';
 import type { Verification } from '../verify/verifier.js';
-import { orRefuse, Refused, toFailure } from './errors.js';
+import { orRefuse, Refused } from './errors.js';
 import type { Parts } from './parts.js';
 import { checkText } from './text.js';
 import type { Call, Unary } from './unary.js';
@@ -60,6 +60,6 @@ function respond(verification: Verification): BatchVerifyKeysResult {
 }
 
 function fail(error: unknown, call: Call): BatchVerifyKeysResult {
-  call.report(error);
-  return { result: { $case: 'failure', value: toFailure(error) } };
+  const { code, reason, details: message, field } = call.report(error);
+  return { result: { $case: 'failure', value: { code, reason, message, field } } };
 }

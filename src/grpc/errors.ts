@@ -72,7 +72,7 @@ export function toErrorAnswer(error: unknown): ErrorAnswer {
 }
 
 /** What a client is told of one item of several, which fails alone. */
-export function toFailure(error: unknown): Failure {
+export function toFailure(error: Refused | StoreFault): Failure {
   const { code, reason, details, field } = toErrorAnswer(error);
   return { code, reason, message: details, field };
 }

@@ -23,8 +23,8 @@ export interface Call {
    * @throws Unwanted where nobody waits any more
    */
   beginChange(): void;
-  /** Puts into the log why an item of several failed, as it is done for a call. */
-  report(error: unknown): void;
+  /** Puts into the log why an item of several failed, as it is done for a call, and answers what to tell of it. */
+  report(error: unknown): ErrorAnswer;
 }
 
 export interface Facts {
@@ -60,28 +60,14 @@ export function unary<Request extends object, Response>(
   const { running } = around;
   const level: Level = name === 'VerifyKey' || name === 'BatchVerifyKeys' ? 'debug' : 'info';
 
-  async function answer(running: RunningCalls, answered: Promise<Response>, unfinished: Unfinished<Response>) {
-    try {
-      unfinished.succeed(await running.orCutOff(answered));
-    } catch (error) {
-      unfinished.fail(error);
-    }
-  }
-
   return (rpc, respond) => {
     const unfinished = new Unfinished<Response>(name, level, respond, around);
     try {
-      const call = letIn(name, rpc, unfinished, around);
-      const answered = handle(rpc.request, call);
-      if (answered instanceof Promise)
-        running.add(answer(running, answered, unfinished).catch(() => unfinished.giveUp()));
+      const answered = handle(rpc.request, letIn(name, rpc, unfinished, around));
+      if (answered instanceof Promise) running.add(unfinished.settle(running.orCutOff(answered)));
       else unfinished.succeed(answered);
     } catch (error) {
-      try {
-        unfinished.fail(error);
-      } catch {
-        unfinished.giveUp();
-      }
+      unfinished.fail(error);
     }
   };
 }
@@ -106,15 +92,30 @@ class Unfinished<Response> {
     this.#begunMs = around.clock.monotonicMs();
   }
 
+  /** Never rejects. */
+  async settle(answered: Promise<Response>): Promise<void> {
+    try {
+      this.succeed(await answered);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  /** @throws whatever the log or the transport does */
   succeed(response: Response): void {
     const { log } = this.#around;
     if (log.isLevelEnabled(this.#level)) log[this.#level](this.#line({}), 'call');
     this.#respond(null, response);
   }
 
+  /** Never throws. */
   fail(error: unknown): void {
-    const answer = this.report(error, 'call');
-    this.#respond({ code: answer.code, details: answer.details, metadata: answer.metadata });
+    try {
+      const { code, details, metadata } = this.report(error, 'call');
+      this.#respond({ code, details, metadata });
+    } catch {
+      this.#giveUp();
+    }
   }
 
   report(error: unknown, message: string): ErrorAnswer {
@@ -125,7 +126,7 @@ class Unfinished<Response> {
   }
 
   /** The log or the transport is broken. A client that hears nothing would wait for its deadline. */
-  giveUp(): void {
+  #giveUp(): void {
     try {
       this.#respond({ code: status.INTERNAL, details: 'internal error' });
     } catch {
@@ -185,8 +186,8 @@ class LetIn implements Call {
     if (this.#rpc.cancelled) throw new Unwanted('CANCELLED');
   }
 
-  report(error: unknown): void {
-    this.#unfinished.report(error, 'item');
+  report(error: unknown): ErrorAnswer {
+    return this.#unfinished.report(error, 'item');
   }
 }
 
