@@ -114,7 +114,7 @@ async function openStore({ store, installation }: Settings, clock: Clock, log: L
     case 'sqlite':
       return openSqliteStore({ dataDir: store.dataDir, ...options });
     case 'mongodb':
-      return openMongoStore({ uri: store.uri, ...options });
+      return openMongoStore({ uri: store.uri, leaseMs: store.leaseMs, log, ...options });
   }
 }
 

@@ -12,7 +12,13 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export interface Settings {
   readonly listen: Address;
   readonly store:
-    { readonly kind: 'sqlite'; readonly dataDir: string } | { readonly kind: 'mongodb'; readonly uri: Secret };
+    | { readonly kind: 'sqlite'; readonly dataDir: string }
+    | {
+        readonly kind: 'mongodb';
+        readonly uri: Secret;
+        /** How long a replica answers from memory after it was last known to be told of every change. */
+        readonly leaseMs: number;
+      };
   readonly auditSink: { readonly kind: 'file'; readonly dataDir: string } | KafkaSinkSettings;
   readonly keyspacesFile: string;
   /** Absent: whoever connects is the caller `local`. */
@@ -113,12 +119,15 @@ const variablesSchema = z.object({
   KEYREEVE_AUDIT_BACKLOG_MAX: text(/^[1-9]\d{0,14}$/, 'a whole number, 1 or more')
     .transform(Number)
     .default(1_000_000),
+  KEYREEVE_LEASE_MS: text(/^\d{4,6}$/, 'milliseconds, 1000 to 300000')
+    .transform(Number)
+    .refine((ms) => ms >= 1000 && ms <= 300_000, 'milliseconds, 1000 to 300000')
+    .default(15_000),
   KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: flag.default(false),
   KEYREEVE_INSECURE_LISTEN: flag.default(false),
   KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
   // Passed over in silence, they would leave an operator less safe than they believe.
   KEYREEVE_TLS_CLIENT_CA: unsupported,
-  KEYREEVE_LEASE_MS: unsupported,
   KEYREEVE_HTTP_LISTEN: unsupported,
 });
 type Variables = z.output<typeof variablesSchema>;
@@ -157,7 +166,7 @@ function toSettings(variables: Variables, warnings: readonly Problem[]): Setting
   const { KEYREEVE_TLS_CERT: certFile, KEYREEVE_TLS_KEY: keyFile, KEYREEVE_CALLERS: callersFile } = variables;
   return {
     listen: variables.KEYREEVE_LISTEN,
-    store: uri ? { kind: 'mongodb', uri } : { kind: 'sqlite', dataDir },
+    store: uri ? { kind: 'mongodb', uri, leaseMs: variables.KEYREEVE_LEASE_MS } : { kind: 'sqlite', dataDir },
     auditSink: brokers
       ? {
           kind: 'kafka',
@@ -197,7 +206,12 @@ function unknownVariables(given: Environment): Problem[] {
 }
 
 function idleVariables(given: Environment): Problem[] {
-  return ['KEYREEVE_AUDIT_TOPIC', 'KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER']
-    .filter((name) => given[name] !== undefined && given.KEYREEVE_KAFKA_BROKERS === undefined)
-    .map((name) => ({ path: name, message: 'without effect; it needs KEYREEVE_KAFKA_BROKERS' }));
+  const needs = {
+    KEYREEVE_AUDIT_TOPIC: 'KEYREEVE_KAFKA_BROKERS',
+    KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: 'KEYREEVE_KAFKA_BROKERS',
+    KEYREEVE_LEASE_MS: 'KEYREEVE_MONGODB_URI',
+  };
+  return Object.entries(needs)
+    .filter(([name, needed]) => given[name] !== undefined && given[needed] === undefined)
+    .map(([name, needed]) => ({ path: name, message: `without effect; it needs ${needed}` }));
 }

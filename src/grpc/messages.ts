@@ -1,7 +1,7 @@
 /** The domain's records as messages, each in one place. */
 import { ActorType, type Actor as ActorMessage } from '../gen/keyreeve/v1/actor.js';
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
-import type { Enforcement } from '../gen/keyreeve/v1/enforcement.js';
+import type { Enforcement as EnforcementMessage } from '../gen/keyreeve/v1/enforcement.js';
 import { type Key as KeyMessage, KeyState, RevocationReason } from '../gen/keyreeve/v1/key.js';
 import type { Organization as OrganizationMessage } from '../gen/keyreeve/v1/organization.js';
 import type { VerifiedKey } from '../gen/keyreeve/v1/verification.js';
@@ -12,6 +12,7 @@ import type { NewCredential } from '../keys/credential.js';
 import { etagOf, type Key, stateOf } from '../keys/key.js';
 import { type Keyspace, planOf } from '../keys/keyspace.js';
 import { etagOfOrganization, type Organization } from '../keys/organization.js';
+import type { Enforcement } from '../store/port.js';
 import type { KnownKey } from '../verify/record-cache.js';
 
 /** @param now what the key's state is judged at */
@@ -62,15 +63,15 @@ export function toOrganizationMessage(organization: Organization, keyspace: Keys
 }
 
 /**
- * What took access away is in force at once: verifications read the store, or memory that it has told of the change.
- * @param now read after the commit: until then callers may have been given answers to keep
+ * @param now read after the enforcement: until then callers may have been given answers to keep
  * @param cacheTtlMs for how long they may keep them at the longest
  */
-export function toEnforcementMessage(now: Date, cacheTtlMs: number): Enforcement {
+export function toEnforcementMessage(enforcement: Enforcement, now: Date, cacheTtlMs: number): EnforcementMessage {
+  const lastAnswer = enforcement.complete ? now : enforcement.byTime;
   return {
-    complete: true,
-    completeByTime: undefined,
-    cachesClearTime: toTimestamp(new Date(now.getTime() + cacheTtlMs)),
+    complete: enforcement.complete,
+    completeByTime: enforcement.complete ? undefined : toTimestamp(enforcement.byTime),
+    cachesClearTime: toTimestamp(new Date(lastAnswer.getTime() + cacheTtlMs)),
   };
 }
 

@@ -1,13 +1,16 @@
 import type { Actor as ActorMessage } from '../gen/keyreeve/v1/actor.js';
+import type { Enforcement as EnforcementMessage } from '../gen/keyreeve/v1/enforcement.js';
 import { isEmpty, type Load, type Rule } from '../keys/change.js';
 import type { Mutation } from '../keys/event.js';
 import { parseRequestId } from '../keys/fields.js';
 import { type Refusal, isRefusal } from '../keys/refusal.js';
+import { cacheTtlMsMax, type Keyspace } from '../keys/keyspace.js';
 import type { OrganizationRef } from '../keys/organization.js';
 import { requestHash } from '../keys/repeat.js';
 import { parseActor } from './actor.js';
 import { type Keyspaces, permitChange, type Tenant, toTenant } from './callers.js';
 import { orRefuse } from './errors.js';
+import { toEnforcementMessage } from './messages.js';
 import type { Parts } from './parts.js';
 import type { Call } from './unary.js';
 
@@ -88,4 +91,18 @@ export async function commit<A>(
     },
     call.deadline,
   );
+}
+
+/**
+ * Since when, or from when on at the latest, nobody is let in any more by what a committed change has taken away. A change
+ * that took nothing away waits for nobody; one that found it taken away already waits, as nobody may have waited before.
+ */
+export async function enforce(
+  takesAway: boolean,
+  keyspace: Keyspace,
+  { deadline }: Pick<Call, 'deadline'>,
+  { store, clock }: Pick<Parts, 'store' | 'clock'>,
+): Promise<EnforcementMessage> {
+  const enforcement = takesAway ? await store.enforce(deadline) : ({ complete: true } as const);
+  return toEnforcementMessage(enforcement, clock.now(), cacheTtlMsMax(keyspace));
 }

@@ -3,11 +3,10 @@ import type { RevokeKeyRequest, RevokeKeyResponse } from '../gen/keyreeve/v1/key
 import { parseText, REASON_DETAIL_LENGTH_MAX } from '../keys/fields.js';
 import { newEventId } from '../keys/ids.js';
 import { REVOCATION_REASONS, type RevocationReason } from '../keys/key.js';
-import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { revokeKey, type RevokeKeyDraw } from '../keys/revoke-key.js';
 import { orRefuse } from './errors.js';
-import { toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, openChange, toLoad } from './mutation.js';
+import { toKeyMessage } from './messages.js';
+import { commit, enforce, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -22,11 +21,12 @@ export function handleRevokeKey(parts: Parts): Unary<RevokeKeyRequest, RevokeKey
     const load = { ...toLoad(ask.mutation), selector, withLineage: selector.by === 'name' };
     const { key, previousKey } = orRefuse(await commit(load, (state) => revokeKey(state, ask, draw), call, parts));
     call.note({ key_id: key.keyId });
+    const enforcement = await enforce(true, keyspace, call, parts);
     const now = clock.now();
     return {
       key: toKeyMessage(key, now),
       previousKey: previousKey && toKeyMessage(previousKey, now),
-      enforcement: toEnforcementMessage(now, cacheTtlMsMax(keyspace)),
+      enforcement,
     };
   };
 }

@@ -1,12 +1,11 @@
 import type { RotateKeyRequest, RotateKeyResponse } from '../gen/keyreeve/v1/key_service.js';
 import { newCredential } from '../keys/credential.js';
 import { newEventId, newKeyId } from '../keys/ids.js';
-import { cacheTtlMsMax } from '../keys/keyspace.js';
 import { rotateKey, type RotateKeyDraw } from '../keys/rotate-key.js';
 import { orRefuse } from './errors.js';
 import { parseExpiration, parseOverlap } from './expiration.js';
-import { toCredentialMessage, toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, openChange, toLoad } from './mutation.js';
+import { toCredentialMessage, toKeyMessage } from './messages.js';
+import { commit, enforce, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -23,16 +22,17 @@ export function handleRotateKey(parts: Parts): Unary<RotateKeyRequest, RotateKey
     };
 
     const load = { ...toLoad(ask.mutation), selector: ask.selector, withLineage: true };
-    const { key, previousKey, replayed } = orRefuse(
+    const { key, previousKey, replayed, takesAway } = orRefuse(
       await commit(load, (state) => rotateKey(state, ask, keyspace, draw), call, parts),
     );
     call.note({ key_id: key.keyId });
+    const enforcement = await enforce(takesAway, keyspace, call, parts);
     const now = clock.now();
     return {
       key: toKeyMessage(key, now),
       credential: replayed ? undefined : toCredentialMessage(draw.credential),
       previousKey: toKeyMessage(previousKey, now),
-      enforcement: toEnforcementMessage(now, cacheTtlMsMax(keyspace)),
+      enforcement,
       replayed,
     };
   };

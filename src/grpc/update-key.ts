@@ -4,13 +4,13 @@ import type { Load } from '../keys/change.js';
 import { nameFor } from '../keys/new-key.js';
 import { parseLabels, parseName, parseScopes } from '../keys/fields.js';
 import { newEventId } from '../keys/ids.js';
-import { cacheTtlMsMax, type Keyspace } from '../keys/keyspace.js';
+import type { Keyspace } from '../keys/keyspace.js';
 import { isRefusal } from '../keys/refusal.js';
-import { type UpdateKey, updateKey, type UpdateKeyDraw } from '../keys/update-key.js';
+import { canTakeAway, type UpdateKey, updateKey, type UpdateKeyDraw } from '../keys/update-key.js';
 import { orRefuse } from './errors.js';
 import { parseTimestamp } from './expiration.js';
-import { toEnforcementMessage, toKeyMessage } from './messages.js';
-import { commit, openChange, toLoad } from './mutation.js';
+import { toKeyMessage } from './messages.js';
+import { commit, enforce, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import { parseSelector } from './selector.js';
 import type { Unary } from './unary.js';
@@ -25,8 +25,8 @@ export function handleUpdateKey(parts: Parts): Unary<UpdateKeyRequest, UpdateKey
     const load = loadFor(ask, keyspace);
     const key = orRefuse(await commit(load, (state) => updateKey(state, ask, keyspace, draw), call, parts));
     call.note({ key_id: key.keyId });
-    const now = clock.now();
-    return { key: toKeyMessage(key, now), enforcement: toEnforcementMessage(now, cacheTtlMsMax(keyspace)) };
+    const enforcement = await enforce(canTakeAway(ask), keyspace, call, parts);
+    return { key: toKeyMessage(key, clock.now()), enforcement };
   };
 }
 

@@ -1,11 +1,10 @@
 import { Organization as OrganizationMessage } from '../gen/keyreeve/v1/organization.js';
 import type { UpdateOrganizationRequest, UpdateOrganizationResponse } from '../gen/keyreeve/v1/organization_service.js';
 import { newEventId } from '../keys/ids.js';
-import { cacheTtlMsMax } from '../keys/keyspace.js';
-import { updateOrganization, type UpdateOrganizationDraw } from '../keys/update-organization.js';
+import { canTakeAwayFromAll, updateOrganization, type UpdateOrganizationDraw } from '../keys/update-organization.js';
 import { orRefuse } from './errors.js';
-import { toEnforcementMessage, toOrganizationMessage } from './messages.js';
-import { commit, openChange, toLoad } from './mutation.js';
+import { toOrganizationMessage } from './messages.js';
+import { commit, enforce, openChange, toLoad } from './mutation.js';
 import type { Parts } from './parts.js';
 import type { Unary } from './unary.js';
 import { parseUpdateMask } from './update-mask.js';
@@ -22,7 +21,7 @@ export function handleUpdateOrganization(parts: Parts): Unary<UpdateOrganization
     );
     return {
       organization: toOrganizationMessage(organization, keyspace),
-      enforcement: toEnforcementMessage(clock.now(), cacheTtlMsMax(keyspace)),
+      enforcement: await enforce(canTakeAwayFromAll(ask), keyspace, call, parts),
     };
   };
 }

@@ -35,6 +35,8 @@ export interface RotatedKey {
   readonly previousKey: Key;
   /** The answer to a repeat: the credential was given away once, with the first answer. */
   readonly replayed: boolean;
+  /** Whether a key ends earlier by it than before, or did by the request that it repeats, which is not known. */
+  readonly takesAway: boolean;
 }
 
 /**
@@ -49,7 +51,8 @@ export function rotateKey(
 ): Change<RotatedKey> | Refusal {
   const earlier = repeated(state, ask.mutation);
   if (isRefusal(earlier)) return earlier;
-  if (earlier?.[0] && earlier[1]) return unchanged({ key: earlier[0], previousKey: earlier[1], replayed: true });
+  if (earlier?.[0] && earlier[1])
+    return unchanged({ key: earlier[0], previousKey: earlier[1], replayed: true, takesAway: true });
 
   const { now } = draw;
   const old = selectKey(state.selected, ask.selector);
@@ -90,7 +93,7 @@ export function rotateKey(
   );
   const ended = older.map((one) => ({ before: one, after: revoked(one, supersededBy(ask.mutation), now) }));
   return {
-    answer: { key, previousKey, replayed: false },
+    answer: { key, previousKey, replayed: false, takesAway: overlapMs !== undefined || ended.length > 0 },
     // With overlap 0 access only changes hands, and that must work when a key is compromised.
     widens: overlapMs !== 0 || endsLater(old, expireTime ?? null),
     put: [{ before: old, after: previousKey }, ...ended, { after: key }],

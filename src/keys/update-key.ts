@@ -28,6 +28,11 @@ export interface UpdateKeyDraw {
   readonly eventId: string;
 }
 
+/** Whether it asks for something by which a key is good for less, be it so already. */
+export function canTakeAway({ scopes, expireTime, disabled }: UpdateKey): boolean {
+  return scopes !== undefined || (expireTime !== undefined && expireTime !== null) || disabled === true;
+}
+
 /** What an update can change of a record. */
 type Changes = Partial<Pick<Key, 'name' | 'nameIsUnique' | 'labels' | 'scopes' | 'standing'>> & {
   readonly expireTime?: Date | null;

@@ -15,6 +15,11 @@ export interface UpdateOrganization {
   readonly suspended?: boolean;
 }
 
+/** Whether it asks for something by which all keys are good for less, be it so already. */
+export function canTakeAwayFromAll({ plan, suspended }: UpdateOrganization): boolean {
+  return plan !== undefined || suspended === true;
+}
+
 export interface UpdateOrganizationDraw {
   readonly now: Date;
   readonly eventId: string;

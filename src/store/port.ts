@@ -100,6 +100,12 @@ export interface Store extends AsyncDisposable {
   /** From now on until it is disposed the follower is told of every change, whichever process makes it. */
   follow(follower: Follower): Following;
 
+  /**
+   * Waits until no follower, in whichever process, may answer any more by records as they were before a change that was
+   * answered before this call. Nothing goes on waiting after the deadline: who wants to know then asks again.
+   */
+  enforce(deadline: Deadline): Promise<Enforcement>;
+
   /** Resolves if the store could serve a change and a verification now. */
   ping(deadline: Deadline): Promise<void>;
 
@@ -118,9 +124,20 @@ export interface Follower {
 }
 
 export interface Following extends AsyncDisposable {
-  /** Whether the follower has been told of every change that somebody has been answered so far. Takes no time. */
+  /**
+   * Whether the follower may answer by what it was told: of every change for which `enforce` has been answered
+   * `complete` it has been. Takes no time.
+   */
   holds(): boolean;
+  /**
+   * As `findByDigest`, but as of no earlier than what the follower was told. Several that are asked for at once may be
+   * read together.
+   */
+  read(keyspace: string, digest: Uint8Array): Promise<FoundKey | undefined>;
 }
+
+/** Whether what was taken away is so everywhere, or by when at the latest it is. */
+export type Enforcement = { readonly complete: true } | { readonly complete: false; readonly byTime: Date };
 
 export interface FoundKey {
   readonly key: Key;

@@ -55,8 +55,6 @@ export interface VerifierParts {
 
 /** Disposing a verifier takes this long at most. */
 const VERIFIER_STOP_MS = 2000;
-/** Several wait for a record, each for as long as it can. */
-const LOAD_MS_MAX = 5000;
 
 /**
  * A decision is as fresh as the store's own answer. Records are kept in memory while the store tells of their changes,
@@ -144,9 +142,15 @@ export function openVerifier({
       // The budget alone may have been missing, or another form of the digest.
       const known = cache.find(place);
       if (known !== undefined) return known ?? undefined;
-      const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock));
-      const loaded = await until(deadline, cache.load(place, read));
-      if (following.holds()) return loaded;
+      try {
+        const loaded = await until(
+          deadline,
+          cache.load(place, () => following.read(keyspace, digest)),
+        );
+        if (following.holds()) return loaded;
+      } catch (error) {
+        if (following.holds()) throw error;
+      }
     }
     const found = await store.findByDigest(keyspace, digest, deadline);
     return found && { ...found, pepperVersion: found.key.digest.pepperVersion };

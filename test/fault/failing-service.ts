@@ -14,7 +14,7 @@ import { type Clock, systemClock } from '../../src/keys/clock.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { assembly, start } from '../../src/main.js';
 import { StoreFault } from '../../src/store/faults.js';
-import type { Store } from '../../src/store/port.js';
+import type { Following, Store } from '../../src/store/port.js';
 import type { FailPoint, Order } from './fail-points.js';
 
 const armed = new Map<FailPoint, number>();
@@ -83,6 +83,15 @@ function failingStore(store: Store): Store {
     async findByDigest(...given) {
       checkStore();
       return store.findByDigest(...given);
+    },
+    follow(follower) {
+      const following = store.follow(follower);
+      return withOthers<Following>(following, {
+        async read(...given) {
+          checkStore();
+          return following.read(...given);
+        },
+      });
     },
     outbox,
   });

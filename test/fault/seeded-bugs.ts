@@ -172,8 +172,8 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     replacements: [
       {
         file: 'src/verify/verifier.ts',
-        from: 'const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock));',
-        to: 'const read = () => store.findByDigest(keyspace, digest, Deadline.after(LOAD_MS_MAX, clock)).catch(() => undefined);',
+        from: '() => following.read(keyspace, digest)',
+        to: '() => following.read(keyspace, digest).catch(() => undefined)',
       },
     ],
     scenario: embedded('store away'),

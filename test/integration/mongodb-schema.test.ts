@@ -48,7 +48,7 @@ test('a start tells what it made, and makes again what is missing', async () => 
     return reported;
   };
   expect(await start()).toEqual(
-    expect.arrayContaining(['created collection keys', 'created index keys.digest', 'schema version 2']),
+    expect.arrayContaining(['created collection keys', 'created index keys.digest', 'schema version 3']),
   );
   await client.db().collection('keys').dropIndex('digest');
   await client.db().command({ collMod: 'events', validator: {} });
@@ -62,8 +62,8 @@ test('a database that a newer release has written to is refused', async () => {
   await client
     .db()
     .collection<{ _id: string }>('meta')
-    .updateOne({ _id: 'schema' }, { $set: { version: new Int32(3) } });
-  await expect(openReplica(uri)).rejects.toThrow(/newer release wrote it \(schema version 3, this one knows 2\)/);
+    .updateOne({ _id: 'schema' }, { $set: { version: new Int32(4) } });
+  await expect(openReplica(uri)).rejects.toThrow(/newer release wrote it \(schema version 4, this one knows 3\)/);
 });
 
 test('the database refuses records that no release writes', async () => {

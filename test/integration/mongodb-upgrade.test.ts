@@ -49,7 +49,7 @@ test('what version 1 stored is there after an upgrade, by two replicas at once, 
         'created index events.previous_key',
         'created index organizations.plan',
         'created index keys.standing',
-        'schema version 2',
+        'schema version 3',
       ]),
     );
 

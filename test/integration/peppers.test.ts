@@ -12,6 +12,7 @@ import { openMongoStore } from '../../src/store/mongodb/open.js';
 import { call } from '../support/call.js';
 import { aPepper, SOURCE } from '../support/domain.js';
 import { create, startServer, type TestServer, type TestServerOptions, toRevoke } from '../support/grpc-server.js';
+import { breakable } from '../support/breakable-store.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { ample } from '../support/store-calls.js';
 
@@ -98,14 +99,14 @@ test.for(stores)(
       get peppers() {
         return peppers;
       },
-      wrap: (store) => ({
-        ...store,
-        findByDigest: async (...given) => {
-          reads += 1;
-          await beforeRead?.(reads);
-          return store.findByDigest(...given);
-        },
-      }),
+      wrap: (store) =>
+        breakable(store, {
+          before: async (call) => {
+            if (call !== 'findByDigest') return;
+            reads += 1;
+            await beforeRead?.(reads);
+          },
+        }),
     });
     const issued: { key: Key; credential: Credential; sha256: Uint8Array; version: number }[] = [];
     for (const [version, known] of forms.slice(0, 2).entries()) {

@@ -22,6 +22,12 @@ export function breakable(store: Store, breakage: Breakage): Store {
       await breakage.before?.('change');
       return store.change(load, rule, deadline);
     },
+    enforce: through('enforce', (...given) => store.enforce(...given)),
+    follow: (follower) => {
+      const following = store.follow(follower);
+      // What is read to be kept in memory is read by digest as well.
+      return { ...following, read: through('findByDigest', (...given) => following.read(...given)) };
+    },
     findByDigest: through('findByDigest', (...given) => store.findByDigest(...given)),
     findOrganization: through('findOrganization', (...given) => store.findOrganization(...given)),
     selectKeys: through('selectKeys', (...given) => store.selectKeys(...given)),

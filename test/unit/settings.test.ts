@@ -46,13 +46,14 @@ describe('settings', () => {
       KEYREEVE_KEYSPACES: 'k.yaml',
       KEYREEVE_CALLERS: 'c.yaml',
       KEYREEVE_INSTALLATION: 'eu-1',
+      KEYREEVE_LEASE_MS: '30000',
       KEYREEVE_AUDIT_BACKLOG_MAX: '10',
       KEYREEVE_INSECURE_LISTEN: 'false',
       KEYREEVE_LOG_LEVEL: 'debug',
     });
     expect(settings).toMatchObject({
       listen: { host: '0.0.0.0', port: 443 },
-      store: { kind: 'mongodb' },
+      store: { kind: 'mongodb', leaseMs: 30_000 },
       auditSink: { kind: 'kafka', brokers: ['kafka-1:9092', '[::1]:9093'], topic: 'audit', allowSingleBroker: true },
       keyspacesFile: 'k.yaml',
       callersFile: 'c.yaml',
@@ -89,6 +90,7 @@ describe('settings', () => {
         KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: '1',
         KEYREEVE_TLS_CERT: 'cert.pem',
         KEYREEVE_INSTALLATION: 'eu/1',
+        KEYREEVE_LEASE_MS: '999',
         KEYREEVE_AUDIT_BACKLOG_MAX: '1.5',
         KEYREEVE_INSECURE_LISTEN: 'yes',
         KEYREEVE_LOG_LEVEL: 'loud',
@@ -102,6 +104,7 @@ describe('settings', () => {
       'KEYREEVE_INSTALLATION: "eu/1"; expected 1 to 64 characters of A-Z a-z 0-9 . _ -',
       'KEYREEVE_PEPPERS: [hidden]; expected base64 of 32 random bytes or more in entry 1',
       'KEYREEVE_AUDIT_BACKLOG_MAX: "1.5"; expected a whole number, 1 or more',
+      'KEYREEVE_LEASE_MS: "999"; expected milliseconds, 1000 to 300000',
       'KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: "1"; expected one of true, false',
       'KEYREEVE_INSECURE_LISTEN: "yes"; expected one of true, false',
       'KEYREEVE_LOG_LEVEL: "loud"; expected one of trace, debug, info, warn, error, fatal, silent',
@@ -118,7 +121,7 @@ describe('settings', () => {
     ]);
   });
 
-  test.each(['KEYREEVE_TLS_CLIENT_CA', 'KEYREEVE_LEASE_MS', 'KEYREEVE_HTTP_LISTEN'])(
+  test.each(['KEYREEVE_TLS_CLIENT_CA', 'KEYREEVE_HTTP_LISTEN'])(
     'refuse %s, which a later version will know, instead of passing over it',
     (name) => {
       expect(problemsOf({ [name]: '15000' })).toEqual([`${name}: "15000"; expected ${UNSUPPORTED}`]);

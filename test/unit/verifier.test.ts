@@ -9,7 +9,8 @@ import { newCredential, type NewCredential } from '../../src/keys/credential.js'
 import type { Key } from '../../src/keys/key.js';
 import type { Peppers } from '../../src/keys/pepper.js';
 import { createLog } from '../../src/log.js';
-import type { Store } from '../../src/store/port.js';
+import { StoreFault } from '../../src/store/faults.js';
+import type { Following, Store } from '../../src/store/port.js';
 import { openSqliteStore } from '../../src/store/sqlite/open.js';
 import { openVerifier } from '../../src/verify/verifier.js';
 import { aKey, aKeyspace, aPepper, SOURCE } from '../support/domain.js';
@@ -127,8 +128,23 @@ function counted(fields: Partial<Store> = {}): { served: Store; reads: () => num
     reads += 1;
     return store.findByDigest(...given);
   };
-  return { served: { ...store, findByDigest, ...fields }, reads: () => reads };
+  const follow: Store['follow'] = (follower) => {
+    const following = store.follow(follower);
+    const read: Following['read'] = (...given) => {
+      reads += 1;
+      return following.read(...given);
+    };
+    return { ...following, read };
+  };
+  return { served: { ...store, findByDigest, follow, ...fields }, reads: () => reads };
 }
+
+/** Nobody tells of changes. */
+function following(holds: () => boolean, read: Following['read'] = readFromStore): Following {
+  return { holds, read, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
+const readFromStore: Following['read'] = (keyspace, digest) => store.findByDigest(keyspace, digest, ample());
 
 test('a key that has verified is not read again, and what becomes of it is known at once', async () => {
   const { served, reads } = counted();
@@ -179,7 +195,7 @@ test('a key that is stored under a newer pepper than others is not looked for un
 });
 
 test('where nobody tells of changes each verification reads, and knows what the store knows', async () => {
-  const follow = () => ({ holds: () => false, [Symbol.asyncDispose]: () => Promise.resolve() });
+  const follow = () => following(() => false);
   const { served, reads } = counted({ follow });
   await using verifier = verifierOf(served);
   const { key, credential } = await issue();
@@ -191,7 +207,7 @@ test('where nobody tells of changes each verification reads, and knows what the 
 
 test('what was known is not used once nobody tells of changes', async () => {
   let holds = true;
-  const follow = () => ({ holds: () => holds, [Symbol.asyncDispose]: () => Promise.resolve() });
+  const follow = () => following(() => holds);
   await using verifier = verifierOf({ ...store, follow });
   const { key, credential } = await issue();
   expect((await verifier.verify(credential)).decision).toBe('VALID');
@@ -212,7 +228,7 @@ test('of a key with a limit only the budget is asked for again', async () => {
 test('a request counts once, also where nobody tells of changes any more as it is judged', async () => {
   let asked = 0;
   // It is asked as the record is looked for, as it is kept, and once for each verification from memory.
-  const follow = () => ({ holds: () => (asked += 1) <= 3, [Symbol.asyncDispose]: () => Promise.resolve() });
+  const follow = () => following(() => (asked += 1) <= 3);
   await using verifier = verifierOf({ ...store, follow });
   const { credential } = await issue();
   await givePlan('three');
@@ -223,18 +239,27 @@ test('a request counts once, also where nobody tells of changes any more as it i
 
 test('what was told no more while a record was read is read again by itself', async () => {
   let holds = true;
-  const follow = () => ({ holds: () => holds, [Symbol.asyncDispose]: () => Promise.resolve() });
   const { key, credential } = await issue();
-  const served: Store = {
-    ...store,
-    follow,
-    async findByDigest(...given) {
-      const found = await store.findByDigest(...given);
-      if (holds) await revoke(store, key);
-      holds = false;
-      return found;
-    },
+  const read: Following['read'] = async (...given) => {
+    const found = await readFromStore(...given);
+    await revoke(store, key);
+    holds = false;
+    return found;
   };
-  await using verifier = verifierOf(served);
+  await using verifier = verifierOf({ ...store, follow: () => following(() => holds, read) });
   expect((await verifier.verify(credential)).decision).toBe('REVOKED');
+});
+
+test('a read that fails is a fault where changes are still told of, and else the store itself is asked', async () => {
+  let holds = true;
+  let endsToo = false;
+  const { credential } = await issue();
+  const read: Following['read'] = () => {
+    holds = !endsToo;
+    return Promise.reject(new StoreFault('unavailable', 'the test lets it fail'));
+  };
+  await using verifier = verifierOf({ ...store, follow: () => following(() => holds, read) });
+  await expect(verifier.verify(credential)).rejects.toThrow('lets it fail');
+  endsToo = true;
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
 });

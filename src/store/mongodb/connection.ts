@@ -3,7 +3,15 @@
  * it throws because of the network or the set's state leaves as a fault.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type ClientSession, type Db, MongoClient, type MongoClientOptions, ReadConcern, WriteConcern } from 'mongodb';
+import {
+  type ClientSession,
+  type Db,
+  MongoClient,
+  type MongoClientOptions,
+  ReadConcern,
+  type Timestamp,
+  WriteConcern,
+} from 'mongodb';
 
 import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
@@ -13,6 +21,9 @@ import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, toFault } from './
 
 /** The longest that the server works on one statement; a caller with more time waits for a retry, not for the statement. */
 export const STATEMENT_MS_MAX = 5000;
+
+/** Of what is no promise to anybody, and written again soon. */
+export const FLEETING = new WriteConcern(1);
 
 /** Majority and journaled: what is acknowledged outlives the loss of a minority of the members, and of their power. */
 export const DURABLE = new WriteConcern('majority', STATEMENT_MS_MAX, true);
@@ -160,6 +171,33 @@ export class Connection implements AsyncDisposable {
     }
   }
 
+  /**
+   * Reads what a majority has acknowledged, as of no earlier than that time of the database: a time that this client has
+   * been told of, by whatever call.
+   */
+  async after<T>(time: Timestamp, deadline: Deadline, read: (ask: Ask) => Promise<T>): Promise<T> {
+    const session = this.#client.startSession({ causalConsistency: true });
+    session.advanceOperationTime(time);
+    try {
+      return await read(this.askIn(session, deadline));
+    } finally {
+      await session.endSession();
+    }
+  }
+
+  /** Writes, and answers also a time of the database: the write's, or a later one. */
+  async timed<T>(deadline: Deadline, write: (ask: Ask) => Promise<T>): Promise<{ answer: T; time: Timestamp }> {
+    const session = this.#client.startSession({ causalConsistency: true });
+    try {
+      const answer = await write(this.askIn(session, deadline));
+      const { operationTime } = session;
+      if (!operationTime) throw new Error('the server told no operation time');
+      return { answer, time: operationTime };
+    } finally {
+      await session.endSession();
+    }
+  }
+
   /** A session for transactions. Nothing is read ahead of one, so no causal order is asked for. */
   startSession(): ClientSession {
     return this.#client.startSession({ causalConsistency: false });
@@ -189,9 +227,28 @@ export class Connection implements AsyncDisposable {
    * @returns false, at once, where the deadline would pass or the store is closed meanwhile
    */
   async backOff(attempt: number, deadline: Deadline): Promise<boolean> {
-    const ms = (0.5 + Math.random()) * Math.min(100, 4 * 2 ** attempt);
+    const ms = restMs(attempt);
     if (ms >= deadline.remainingMs()) return false;
     return sleep(ms, true, { signal: this.#closed.signal }).catch(() => false);
+  }
+
+  /**
+   * The same for work that nobody waits for.
+   * @returns false, at once, when it is ended or the store closed
+   */
+  rest(attempt: number, ended: AbortSignal): Promise<boolean> {
+    return this.pause(restMs(attempt), ended);
+  }
+
+  /** @returns false, at once, when it is ended or the store closed */
+  pause(ms: number, ended?: AbortSignal): Promise<boolean> {
+    const signal = ended ? AbortSignal.any([ended, this.closed]) : this.closed;
+    return sleep(ms, true, { signal }).catch(() => false);
+  }
+
+  /** Aborted when the store is closed. */
+  get closed(): AbortSignal {
+    return this.#closed.signal;
   }
 
   /** Lets finish what runs, for a second, and closes every connection. */
@@ -211,6 +268,10 @@ export class Connection implements AsyncDisposable {
     this.#running.add(tracked);
     return tracked;
   }
+}
+
+function restMs(attempt: number): number {
+  return (0.5 + Math.random()) * Math.min(100, 4 * 2 ** attempt);
 }
 
 /** Settles as the work does, or rejects with `TimedOut` at the deadline. */

@@ -3,11 +3,17 @@ import { MongoServerSelectionError } from 'mongodb';
 import { type Clock, Deadline } from '../../keys/clock.js';
 import { type Organization, organizationPath, type OrganizationRef } from '../../keys/organization.js';
 import type { Secret } from '../../keys/secret.js';
+import { createLog, type Log } from '../../log.js';
 import { StoreFault } from '../faults.js';
 import type { Store } from '../port.js';
 import { makeBookkeeping } from './bookkeeping.js';
 import { makeChange } from './change.js';
 import { Connection } from './connection.js';
+import { checkElections } from './leases/elections.js';
+import { Enforcer } from './leases/enforcement.js';
+import { follow } from './leases/follow.js';
+import { Members } from './leases/members.js';
+import { LEASE_MS } from './leases/membership.js';
 import { openOutbox } from './outbox.js';
 import { makeReads, type Reads } from './read.js';
 import { toKeyspaceRow } from './rows.js';
@@ -22,6 +28,10 @@ export interface MongoOptions {
   readonly clock: Clock;
   /** Told, a line each, what was done to the database to make it usable. */
   readonly report: (line: string) => void;
+  /** How long a replica answers from memory after it was last known to be told of every change. Absent: 15 s. */
+  readonly leaseMs?: number;
+  /** Absent: nothing is said. */
+  readonly log?: Log;
 }
 
 const OPEN_MS_MAX = 30_000;
@@ -37,7 +47,13 @@ const WIRE_VERSION_MIN = 13;
  * @throws StoreFault if no primary can be reached
  * @throws Error that says why this MongoDB cannot be used, and the way out; never with the URI
  */
-export async function openMongoStore({ uri, report, ...options }: MongoOptions): Promise<Store> {
+export async function openMongoStore({
+  uri,
+  report,
+  leaseMs = LEASE_MS,
+  log = createLog('silent'),
+  ...options
+}: MongoOptions): Promise<Store> {
   try {
     const connection = new Connection(uri);
     try {
@@ -45,7 +61,8 @@ export async function openMongoStore({ uri, report, ...options }: MongoOptions):
       await checkReplicaSet(connection, soon());
       await prepareSchema(connection, { soon, report });
       await claim(connection, options.source, soon());
-      return toStore(connection, options);
+      await checkElections(connection, leaseMs, soon(), log);
+      return toStore(connection, { ...options, leaseMs, log });
     } catch (error) {
       await connection[Symbol.asyncDispose]();
       throw error;
@@ -60,12 +77,17 @@ export async function openMongoStore({ uri, report, ...options }: MongoOptions):
   }
 }
 
-function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, 'source' | 'clock'>): Store {
+function toStore(
+  connection: Connection,
+  { source, clock, leaseMs, log }: Required<Omit<MongoOptions, 'uri' | 'report'>>,
+): Store {
   const collections = collectionsOf(connection.db);
   const reads = makeReads(connection, collections);
   const bookkeeping = makeBookkeeping(connection, collections);
   const change = makeChange(connection, collections, reads, { source, clock });
   const { outbox, tellCommit } = openOutbox(connection, collections, clock);
+  const members = new Members(connection, collections, leaseMs, clock);
+  const enforcer = new Enforcer({ connection, collections, members, clock });
   return {
     change: (load, rule, deadline) =>
       connection.run(async () => {
@@ -89,8 +111,19 @@ function toStore(connection: Connection, { source, clock }: Pick<MongoOptions, '
     takeBudget: (ask, deadline) => connection.run(() => bookkeeping.takeBudget(ask, deadline)),
     readBudget: (ask, deadline) => connection.run(() => bookkeeping.readBudget(ask, deadline)),
     isShared: true,
-    // Other processes change the records too, and tell nobody.
-    follow: () => ({ holds: () => false, [Symbol.asyncDispose]: () => Promise.resolve() }),
+    follow: (follower) =>
+      follow({
+        connection,
+        collections,
+        members,
+        reads,
+        follower,
+        leaseMs,
+        clock,
+        log,
+        onFence: (count, time) => enforcer.fenceSeen(count, time),
+      }),
+    enforce: (deadline) => connection.run(() => enforcer.enforce(deadline)),
     pepperFingerprints: (deadline) => connection.run(() => bookkeeping.pepperFingerprints(deadline)),
     rememberPeppers: (fingerprints, deadline) =>
       connection.run(() => bookkeeping.rememberPeppers(fingerprints, deadline)),

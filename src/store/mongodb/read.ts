@@ -18,6 +18,7 @@ import {
   fromKeyRow,
   fromKeyspaceRow,
   fromOrganizationRow,
+  fromRefFields,
   toRefFields,
   toRequestRowId,
 } from './rows.js';
@@ -148,6 +149,33 @@ export function makeReads(connection: Connection, collections: Collections) {
       return { key, organization: owner ? fromOrganizationRow(owner) : newOrganization(key) };
     },
 
+    /** Each as `findByDigest`, in their order, as fresh as what `ask` reads. */
+    async findByDigests(
+      ask: Ask,
+      wanted: readonly { readonly keyspace: string; readonly digest: Uint8Array }[],
+    ): Promise<(FoundKey | undefined)[]> {
+      const rows = new Map<string, KeyRow>();
+      for (const keyspace of new Set(wanted.map((one) => one.keyspace))) {
+        const digests = wanted.filter((one) => one.keyspace === keyspace).map(({ digest }) => new Binary(digest));
+        for (const row of await findKeys(ask, { keyspace, digest: { $in: digests } })) {
+          rows.set(placeOf(keyspace, row.digest.buffer), row);
+        }
+      }
+      // After the keys: of an organization that is changed meanwhile the later record is the one that counts.
+      const paths = new Set([...rows.values()].map((row) => organizationPath(fromRefFields(row))));
+      const found =
+        paths.size === 0
+          ? []
+          : await ask((bounds) => organizations.find({ _id: { $in: [...paths] } }, bounds).toArray());
+      const owners = new Map(found.map((row) => [row._id, fromOrganizationRow(row)]));
+      return wanted.map(({ keyspace, digest }) => {
+        const row = rows.get(placeOf(keyspace, digest));
+        if (!row) return undefined;
+        const key = fromKeyRow(row);
+        return { key, organization: owners.get(organizationPath(key)) ?? newOrganization(key) };
+      });
+    },
+
     findOrganization(ref: OrganizationRef, deadline: Deadline): Promise<Organization> {
       return organization(connection.ask(deadline), ref);
     },
@@ -271,6 +299,10 @@ export function makeReads(connection: Connection, collections: Collections) {
       return stored;
     },
   };
+}
+
+function placeOf(keyspace: string, digest: Uint8Array): string {
+  return `${keyspace}/${Buffer.from(digest).toString('hex')}`;
 }
 
 const OF_KEY = ['key_id', 'previous_key_id'] as const;

@@ -1,5 +1,5 @@
 /** Records as documents and back: the only file that knows both shapes. Fields that have no value are absent. */
-import { Binary, Int32, Long } from 'mongodb';
+import { Binary, Int32, Long, type Timestamp } from 'mongodb';
 
 import type { SinkPosition } from '../../audit/outbox.js';
 import type { Actor } from '../../keys/actor.js';
@@ -147,9 +147,22 @@ export interface LeadershipRow {
   count: Int64;
 }
 
+/** A process that may answer from its memory. */
+export interface ReplicaRow {
+  /** Random, of one membership: a process that has lost its place begins another. */
+  _id: string;
+  /** Greater with each renewal of its lease. */
+  number: Int64;
+  /** The replica was told of every change until then. */
+  applied: Timestamp;
+  lease_ms: Int32 | number;
+}
+
 /** One document of each at most. */
 export interface MetaRow {
-  _id: 'schema' | 'installation';
+  _id: 'schema' | 'installation' | 'fence';
+  /** Of the fence: how often it was moved. */
+  count?: Int64;
   /** Of the schema. */
   version?: Int32 | number;
   /** Of the installation's events, since the first opening. */
@@ -322,7 +335,7 @@ export function toPositionRowId({ sink, lane }: Pick<SinkPosition, 'sink' | 'lan
   return { sink, lane: new Int32(lane) };
 }
 
-function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {
+export function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {
   return { keyspace, organizationId };
 }
 

@@ -24,12 +24,13 @@ import type {
   OrganizationRow,
   PepperRow,
   PositionRow,
+  ReplicaRow,
   RequestRow,
 } from './rows.js';
 import { isSchemaRace } from './trouble.js';
 
 /** What this release knows; one more with each change that an older release could not live with. */
-const VERSION = 2;
+const VERSION = 3;
 
 /** Long after a window has ended, whatever its length. */
 const BUDGET_KEPT_S = 24 * 60 * 60;
@@ -59,6 +60,7 @@ export interface Collections {
   peppers: Collection<PepperRow>;
   relay: Collection<LeadershipRow>;
   positions: Collection<PositionRow>;
+  replicas: Collection<ReplicaRow>;
   meta: Collection<MetaRow>;
 }
 
@@ -74,6 +76,7 @@ export function collectionsOf(db: Db): Collections {
     peppers: db.collection('peppers'),
     relay: db.collection('relay'),
     positions: db.collection('positions'),
+    replicas: db.collection('replicas'),
     meta: db.collection('meta'),
   };
 }
@@ -247,7 +250,16 @@ const PLANS: CollectionPlan[] = [
   { name: 'peppers', validator: fields({ _id: 'int', fingerprint: 'string' }), indexes: [] },
   { name: 'relay', validator: fields({ _id: 'string', holder: 'string', count: 'long' }), indexes: [] },
   { name: 'positions', validator: fields({ _id: 'object', end: 'long' }), indexes: [] },
-  { name: 'meta', validator: fields({ _id: 'string' }, { version: 'int', source: 'string' }), indexes: [] },
+  {
+    name: 'replicas',
+    validator: fields({ _id: 'string', number: 'long', applied: 'timestamp', lease_ms: 'int' }),
+    indexes: [],
+  },
+  {
+    name: 'meta',
+    validator: fields({ _id: 'string' }, { version: 'int', source: 'string', count: 'long' }),
+    indexes: [],
+  },
 ];
 
 interface Preparing {

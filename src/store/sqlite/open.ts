@@ -87,7 +87,7 @@ function toStore(
   // Whoever led is gone: the file has one process at a time.
   connection.exec('DELETE FROM leadership');
 
-  const answer = <T>(deadline: Deadline, work: () => T): Promise<T> => connection.answer(deadline, work);
+  const answer = <T>(deadline: Deadline | undefined, work: () => T): Promise<T> => connection.answer(deadline, work);
   return {
     change: (load, rule, deadline) =>
       answer(deadline, () => {
@@ -125,12 +125,15 @@ function toStore(
       return {
         // Told within the same turn as the commit.
         holds: () => followers.has(follower),
+        read: (keyspace, digest) => answer(undefined, () => read.keyByDigest(keyspace, digest)),
         [Symbol.asyncDispose]() {
           followers.delete(follower);
           return Promise.resolve();
         },
       };
     },
+    // Followers were told before the change was answered.
+    enforce: () => Promise.resolve({ complete: true }),
     pepperFingerprints: (deadline) => answer(deadline, () => bookkeeping.pepperFingerprints()),
     rememberPeppers: (fingerprints, deadline) => answer(deadline, () => bookkeeping.rememberPeppers(fingerprints)),
     keyspaceFacts: (deadline) => answer(deadline, () => read.keyspaceFacts()),

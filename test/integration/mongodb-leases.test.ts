@@ -1,0 +1,214 @@
+/** Replicas that answer from memory, on one replica set: what each is told, and what a revocation waits for. */
+import { Int32, Long, MongoClient, Timestamp } from 'mongodb';
+import { afterEach, beforeEach, expect, inject, test } from 'vitest';
+
+import { acme, aKey, aPepper } from '../support/domain.js';
+import { type LeasedReplica, openLeased } from '../support/leased-replica.js';
+import { inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
+import { put, revoke, tryUpdateOrganization } from '../support/store-calls.js';
+
+const LEASE_MS = 2000;
+
+let uri: string;
+let client: MongoClient;
+
+beforeEach(() => {
+  uri = inOwnDatabase(inject('mongodbUri'));
+  client = new MongoClient(uri);
+});
+afterEach(async () => {
+  await client.db().dropDatabase();
+  await client.close();
+});
+
+interface ReplicaRow {
+  _id: string;
+  number: Long | number;
+  applied: Timestamp;
+  lease_ms: Int32 | number;
+}
+
+const replicas = () => client.db().collection<ReplicaRow>('replicas');
+
+async function openLeasedOnes(count: number, leaseMs = LEASE_MS) {
+  const opened = await Promise.all(Array.from({ length: count }, () => openLeased(uri, leaseMs)));
+  await Promise.all(opened.map((one) => one.comesTo(true)));
+  return {
+    opened: opened as [LeasedReplica, LeasedReplica],
+    async [Symbol.asyncDispose]() {
+      await Promise.all(opened.map((one) => one[Symbol.asyncDispose]()));
+    },
+  };
+}
+
+/** As a replica that joined and says nothing any more. */
+function silent(fields: Partial<ReplicaRow> = {}): ReplicaRow {
+  return {
+    _id: 'silent',
+    number: Long.ONE,
+    applied: new Timestamp({ t: 1, i: 1 }),
+    lease_ms: new Int32(1000),
+    ...fields,
+  };
+}
+
+test('what was committed before an enforcement that is complete, every replica was told before', async () => {
+  await using all = await openLeasedOnes(3);
+  const [first] = all.opened;
+  const keys = await put(
+    first.store,
+    Array.from({ length: 20 }, () => aKey()),
+  );
+  for (const key of keys) {
+    await revoke(first.store, key);
+    expect(await first.store.enforce(within(10_000))).toEqual({ complete: true });
+    for (const { told } of all.opened) {
+      expect(told).toContainEqual({ kind: 'key', keyId: key.keyId, standing: 'revoked', revision: key.revision + 1 });
+    }
+  }
+});
+
+test('enforcements that are asked for at once are all answered, each of its own commit', async () => {
+  await using all = await openLeasedOnes(2);
+  const [first, other] = all.opened;
+  const keys = await put(
+    first.store,
+    Array.from({ length: 20 }, () => aKey()),
+  );
+  await Promise.all(
+    keys.map(async (key) => {
+      await revoke(first.store, key);
+      expect(await first.store.enforce(within(10_000))).toEqual({ complete: true });
+      expect(other.told).toContainEqual(expect.objectContaining({ keyId: key.keyId, standing: 'revoked' }));
+    }),
+  );
+});
+
+test('a replica is told of keys, of digests that move and of organizations, whoever changes them', async () => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  await using writer = await openReplica(uri);
+  const [key] = await put(writer, [aKey()]);
+  if (!key) throw new Error('nothing was stored');
+  const { version: pepperVersion } = aPepper(1);
+  const moved = { algorithm: 'hmac-sha256', pepperVersion, bytes: new Uint8Array(32).fill(7) } as const;
+  await writer.moveDigest(key.keyId, key.digest, moved, within(5000));
+  await tryUpdateOrganization(writer, { ask: { suspended: true } });
+  expect(await writer.enforce(within(10_000))).toEqual({ complete: true });
+  expect(replica.told).toEqual([
+    { kind: 'key', keyId: key.keyId, standing: 'usable', revision: 1 },
+    { kind: 'organization', suspended: false, revision: 1 },
+    { kind: 'digest', keyId: key.keyId },
+    { kind: 'organization', suspended: true, revision: 2 },
+  ]);
+});
+
+test('the first change of an organization may be its suspension', async () => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  await tryUpdateOrganization(replica.store, { ask: { suspended: true } });
+  await replica.hears({ kind: 'organization' });
+  expect(replica.told).toEqual([{ kind: 'organization', suspended: true, revision: 1 }]);
+});
+
+test.each([
+  ['a key', { collection: 'keys', update: { $set: { name: 'by hand' } } }],
+  ['an organization', { collection: 'organizations', update: { $set: { suspended: true } } }],
+])('%s that somebody changes by hand makes all that is kept doubtful', async (_, { collection, update }) => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  await put(replica.store, [aKey()]);
+  await client.db().collection(collection).updateOne({}, update);
+  await replica.hears({ kind: 'all' });
+});
+
+test('many keys that memory lacks are read as one by one, and as of all that was told', async () => {
+  await using all = await openLeasedOnes(2);
+  const [first, other] = all.opened;
+  const keys = await put(
+    first.store,
+    Array.from({ length: 50 }, () => aKey()),
+  );
+  const revoked = await Promise.all(keys.map((key) => revoke(first.store, key)));
+  await first.store.enforce(within(10_000));
+  const unknown = { keyspace: acme.keyspace, digest: { bytes: new Uint8Array(32).fill(9) } };
+  const read = await Promise.all(
+    [...revoked, unknown].map((key) => other.following.read(key.keyspace, key.digest.bytes)),
+  );
+  expect(read.map((found) => found?.key)).toEqual([...revoked, undefined]);
+  expect(read[0]?.organization).toEqual(await first.store.findOrganization(acme, within(5000)));
+});
+
+test('whose document another has removed forgets all and joins anew', async () => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  const [before] = await replicas().find().toArray();
+  await replicas().deleteMany({});
+  await replica.hears({ kind: 'all' });
+  await replica.comesTo(true);
+  const [after] = await replicas().find().toArray();
+  expect(after?._id).not.toBe(before?._id);
+});
+
+test.each([
+  ['dropped', () => client.db().collection('keys').drop()],
+  ['renamed', () => client.db().collection('keys').rename('elsewhere')],
+])('when the keys are %s a replica forgets all and joins anew', async (_, lose) => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  await lose();
+  await replica.hears({ kind: 'all' });
+  await replica.comesTo(true);
+});
+
+test('a replica that ends well leaves nothing to wait for', async () => {
+  await using all = await openLeasedOnes(2);
+  const [first, other] = all.opened;
+  await other.following[Symbol.asyncDispose]();
+  expect(other.following.holds()).toBe(false);
+  expect(await replicas().countDocuments()).toBe(1);
+  expect(await first.store.enforce(within(10_000))).toEqual({ complete: true });
+});
+
+test('one that says nothing is waited for: until the deadline, or until its lease must be over', async () => {
+  await using all = await openLeasedOnes(1, 1000);
+  const [replica] = all.opened;
+  await replicas().insertOne(silent());
+  const before = Date.now();
+  const beforeMs = performance.now();
+  const early = await replica.store.enforce(within(300));
+  if (early.complete) throw new Error('it waited for nobody');
+  expect(early.byTime.getTime()).toBeGreaterThan(before);
+  expect(await replica.store.enforce(within(10_000))).toEqual({ complete: true });
+  expect(performance.now() - beforeMs).toBeGreaterThanOrEqual(1200);
+});
+
+test('the longest lease of those that are waited for counts, whatever is set here', async () => {
+  await using all = await openLeasedOnes(1, 1000);
+  const [replica] = all.opened;
+  await replicas().insertOne(silent({ lease_ms: new Int32(60_000) }));
+  const before = Date.now();
+  const answer = await replica.store.enforce(within(2000));
+  if (answer.complete) throw new Error('it waited for nobody');
+  expect(answer.byTime.getTime()).toBeGreaterThan(before + 60_000);
+});
+
+test('a dead replica is removed, and delays nobody after that', async () => {
+  await using all = await openLeasedOnes(1, 1000);
+  const [replica] = all.opened;
+  await replicas().insertOne(silent());
+  while ((await replicas().countDocuments({ _id: 'silent' })) > 0) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  expect(await replica.store.enforce(within(900))).toEqual({ complete: true });
+});
+
+test('a process that follows nothing waits for those that do', async () => {
+  await using all = await openLeasedOnes(2);
+  await using writer = await openReplica(uri);
+  const [key] = await put(writer, [aKey()]);
+  if (!key) throw new Error('nothing was stored');
+  await revoke(writer, key);
+  expect(await writer.enforce(within(10_000))).toEqual({ complete: true });
+  for (const { told } of all.opened) expect(told).toContainEqual(expect.objectContaining({ standing: 'revoked' }));
+});
