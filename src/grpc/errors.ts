@@ -6,6 +6,7 @@ import { BadRequest, ErrorInfo, QuotaFailure, RetryInfo } from '../gen/google/rp
 import { Status } from '../gen/google/rpc/status.js';
 import { ARGUMENT_REASONS, type ArgumentReason, type Refusal, type RefusalReason, isRefusal } from '../keys/refusal.js';
 import { StoreFault } from '../store/faults.js';
+import { Overloaded } from '../verify/misses.js';
 
 /** A refusal on its way from a handler to the client. */
 export class Refused extends Error {
@@ -55,6 +56,7 @@ export function toErrorAnswer(error: unknown): ErrorAnswer {
   if (error instanceof StoreFault) {
     return { ...toAnswer({ refused: FAULTS[error.kind] }), isFault: true };
   }
+  if (error instanceof Overloaded) return toAnswer({ refused: 'OVERLOADED' });
   if (error instanceof ShuttingDown) return toAnswer({ refused: 'SHUTTING_DOWN' });
   if (error instanceof Unwanted) {
     const details = 'nobody waits for the answer any more, and nothing was begun';
@@ -77,7 +79,7 @@ export function toFailure(error: Refused | StoreFault): Failure {
   return { code, reason, message: details, field };
 }
 
-type FaultReason = 'STORE_UNAVAILABLE' | 'CONTENTION' | 'SHUTTING_DOWN';
+type FaultReason = 'STORE_UNAVAILABLE' | 'CONTENTION' | 'OVERLOADED' | 'SHUTTING_DOWN';
 type Reason = RefusalReason | FaultReason;
 type Told = Refusal | { readonly refused: FaultReason };
 
@@ -93,6 +95,7 @@ export const REASON_CODES: Readonly<Record<Reason, status>> = {
   NAME_TAKEN: status.ALREADY_EXISTS,
   DIGEST_TAKEN: status.ALREADY_EXISTS,
   KEY_LIMIT_REACHED: status.RESOURCE_EXHAUSTED,
+  OVERLOADED: status.RESOURCE_EXHAUSTED,
   KEY_REVOKED: status.FAILED_PRECONDITION,
   KEY_SUPERSEDED: status.FAILED_PRECONDITION,
   KEY_EXPIRED: status.FAILED_PRECONDITION,
@@ -116,7 +119,12 @@ const FAULTS = { unavailable: 'STORE_UNAVAILABLE', contention: 'CONTENTION' } as
 
 const DOMAIN = 'keyreeve';
 // A store that fails over and a load balancer that looks elsewhere take about so long; a backlog takes longer to drain.
-const RETRY_SECONDS: Partial<Record<Reason, bigint>> = { STORE_UNAVAILABLE: 1n, SHUTTING_DOWN: 1n, AUDIT_BACKLOG: 10n };
+const RETRY_SECONDS: Partial<Record<Reason, bigint>> = {
+  STORE_UNAVAILABLE: 1n,
+  OVERLOADED: 1n,
+  SHUTTING_DOWN: 1n,
+  AUDIT_BACKLOG: 10n,
+};
 
 function toAnswer(told: Told): ErrorAnswer {
   const code = REASON_CODES[told.refused];
@@ -170,6 +178,8 @@ function explain(told: Told): string {
       return 'the store cannot answer now; the call can be repeated, with its request_id where it has one';
     case 'CONTENTION':
       return 'others changed the same organization until the deadline, and nothing was changed; repeat the call';
+    case 'OVERLOADED':
+      return 'too many verifications of this caller wait for the store; ask for fewer keys at once that were not asked for before';
     case 'SHUTTING_DOWN':
       return 'this server is about to end; repeat the call, with its request_id where it has one';
   }

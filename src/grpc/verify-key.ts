@@ -81,6 +81,7 @@ export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'ke
     const requiredScopes = orRefuse(parseScopes(request.requiredScopes, 'required_scopes'));
     return verify(
       {
+        caller: caller.name,
         credential,
         keyspaces: candidates,
         named,

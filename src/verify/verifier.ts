@@ -10,11 +10,14 @@ import type { Store } from '../store/port.js';
 import { type Admission, Budgets, type RateStanding } from './budgets.js';
 import { DigestMoves } from './digest-moves.js';
 import { LastUses } from './last-uses.js';
+import { Misses } from './misses.js';
 import { until } from './patience.js';
 import { digestPlaceOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
 
 /** What was presented, where to look for it, and what it must be good for. */
 export interface Presented {
+  /** Who asks, by name: what waits for the store is bounded for each. */
+  readonly caller: string;
   readonly credential: PresentedCredential;
   /** The one that was named, or all that the caller may verify for. */
   readonly keyspaces: readonly Keyspace[];
@@ -42,6 +45,7 @@ interface OfKey<D extends Decision> {
 /**
  * At once where memory holds the record and what is left of a budget, else after the store.
  * @throws StoreFault where the store cannot tell: that is never a decision
+ * @throws Overloaded where too many of the caller's wait for the store
  */
 export type Verifier = (presented: Presented, deadline: Deadline) => Verification | Promise<Verification>;
 
@@ -53,6 +57,8 @@ export interface VerifierParts {
   readonly cache?: RecordCache;
 }
 
+/** A gateway that begins anew asks for everything at once; the store answers so many within moments. */
+const MISSES_MAX = 1000;
 /** Disposing a verifier takes this long at most. */
 const VERIFIER_STOP_MS = 2000;
 
@@ -73,6 +79,7 @@ export function openVerifier({
   const uses = new LastUses({ store, clock, log });
   const moves = new DigestMoves({ store, clock, log });
   const inUse = versionInUse(peppers);
+  const misses = new Misses(MISSES_MAX);
 
   const verify: Verifier = (presented, deadline) => {
     const lookUps = recognise(presented.credential, presented.keyspaces, presented.named, peppers);
@@ -104,7 +111,7 @@ export function openVerifier({
     deadline: Deadline,
   ): Promise<Verification> {
     for (const lookUp of lookUps) {
-      const found = await find(lookUp, deadline);
+      const found = await misses.run(presented.caller, () => find(lookUp, deadline));
       if (!found || !presented.sees(found.key)) continue;
       // The clock is read after the store: a key that expired while it was read is expired.
       const now = clock.now();

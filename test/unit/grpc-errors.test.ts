@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import { Refused, REASON_CODES, ShuttingDown, toErrorAnswer, toFailure, Unwanted } from '../../src/grpc/errors.js';
 import { type ArgumentReason, ARGUMENT_REASONS, type Refusal } from '../../src/keys/refusal.js';
 import { StoreFault } from '../../src/store/faults.js';
+import { Overloaded } from '../../src/verify/misses.js';
 import { toTold } from '../support/grpc-server.js';
 
 const toldBy = (error: unknown) => toTold(toErrorAnswer(error));
@@ -51,18 +52,19 @@ test('one item that fails is told what the call would have been: code, reason, s
   expect(toFailure(new StoreFault('contention', 'busy'))).toMatchObject({ code: status.ABORTED, field: '' });
 });
 
-test('every UNAVAILABLE says when to try again, and nothing else does', () => {
+test('every UNAVAILABLE and OVERLOADED say when to try again, and nothing else does', () => {
   const errors = [
     ...Object.values(refusals).map((refusal) => new Refused(refusal)),
     new StoreFault('unavailable', 'away'),
     new StoreFault('contention', 'busy'),
     new ShuttingDown(),
+    new Overloaded('1000 wait'),
     new Unwanted('CANCELLED'),
     new Error('unforeseen'),
   ];
   for (const error of errors) {
-    const { code, retrySeconds } = toldBy(error);
-    expect(retrySeconds !== undefined).toBe(code === 'UNAVAILABLE');
+    const { code, reason, retrySeconds } = toldBy(error);
+    expect(retrySeconds !== undefined).toBe(code === 'UNAVAILABLE' || reason === 'OVERLOADED');
   }
   expect(Object.values(REASON_CODES).filter((code) => code === status.UNAVAILABLE)).toHaveLength(3);
 });

@@ -12,6 +12,7 @@ import { createLog } from '../../src/log.js';
 import { StoreFault } from '../../src/store/faults.js';
 import type { Following, Store } from '../../src/store/port.js';
 import { openSqliteStore } from '../../src/store/sqlite/open.js';
+import { Overloaded } from '../../src/verify/misses.js';
 import { openVerifier } from '../../src/verify/verifier.js';
 import { aKey, aKeyspace, aPepper, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
@@ -39,9 +40,10 @@ afterEach(async () => {
 function verifierOf(served: Store, peppers: Peppers = [], clock: Clock = systemClock) {
   const verify = openVerifier({ store: served, peppers, clock, log: createLog('silent') });
   return {
-    verify: async ({ secret }: NewCredential, requiredScopes: string[] = []) =>
+    verify: async ({ secret }: NewCredential, requiredScopes: string[] = [], caller = 'gateway') =>
       verify(
         {
+          caller,
           credential: { kind: 'bearer', token: secret },
           keyspaces: [keyspace],
           named: false,
@@ -262,4 +264,29 @@ test('a read that fails is a fault where changes are still told of, and else the
   await expect(verifier.verify(credential)).rejects.toThrow('lets it fail');
   endsToo = true;
   expect((await verifier.verify(credential)).decision).toBe('VALID');
+});
+
+test('whoever asks for too much that is not known is told so, and nobody else is kept waiting', async () => {
+  const { credential } = await issue();
+  const { credential: other } = await issue();
+  const noise = () => newCredential(keyspace.credential, [], systemRandom);
+  let release = (): void => undefined;
+  const gate: { held?: Promise<void> } = {};
+  const read: Following['read'] = async (...given) => {
+    await gate.held;
+    return readFromStore(...given);
+  };
+  const follow: Store['follow'] = (follower) => ({ ...store.follow(follower), read });
+  await using verifier = verifierOf({ ...store, follow });
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+  gate.held = new Promise((resolve) => (release = resolve));
+  const waiting = Array.from({ length: 1000 }, () => verifier.verify(noise()));
+  await expect(verifier.verify(noise())).rejects.toBeInstanceOf(Overloaded);
+  // What memory holds waits for nobody.
+  expect((await verifier.verify(credential)).decision).toBe('VALID');
+  const elsewhere = verifier.verify(other, [], 'another gateway');
+  release();
+  expect((await elsewhere).decision).toBe('VALID');
+  expect(new Set((await Promise.all(waiting)).map(({ decision }) => decision))).toEqual(new Set(['NOT_FOUND']));
+  expect((await verifier.verify(other)).decision).toBe('VALID');
 });
