@@ -161,6 +161,48 @@ test.each([
   await replica.comesTo(true);
 });
 
+test('a change of which the stream did not tell is noticed at the next one of its organization', async () => {
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  await put(replica.store, [aKey()]);
+  await replica.hears({ kind: 'organization', revision: 1 });
+  await client
+    .db()
+    .collection('organizations')
+    .updateOne({}, { $inc: { revision: Long.ONE } });
+  await put(replica.store, [aKey()]);
+  await replica.hears({ kind: 'all' });
+  await replica.comesTo(true);
+});
+
+test('a change of which the stream did not tell is noticed in time where no other one follows', async () => {
+  await using all = await openLeasedOnes(1, 1000);
+  const [replica] = all.opened;
+  await put(replica.store, [aKey()]);
+  await replica.hears({ kind: 'organization', revision: 1 });
+  // What a change of ours begins with is not told, and by itself is none.
+  await client
+    .db()
+    .collection('organizations')
+    .updateOne({}, { $inc: { revision: Long.ONE } });
+  await replica.hears({ kind: 'all' });
+  await replica.comesTo(true);
+});
+
+test('what the stream tells of in order, and what is stored meanwhile, is no reason to forget anything', async () => {
+  await using all = await openLeasedOnes(2, 1000);
+  const { opened } = all;
+  const end = within(4000);
+  for (let at = 0; !end.passed; at += 1) {
+    const organization = { ...acme, organizationId: `org-${at % 3}` };
+    await put(opened[at % 2 === 0 ? 0 : 1].store, [aKey(organization)], organization);
+  }
+  for (const { told, following } of opened) {
+    expect(told).not.toContainEqual({ kind: 'all' });
+    expect(following.holds()).toBe(true);
+  }
+});
+
 test('a replica that ends well leaves nothing to wait for', async () => {
   await using all = await openLeasedOnes(2);
   const [first, other] = all.opened;

@@ -4,14 +4,14 @@ import { within } from '../../../within.js';
 import { StoreFault } from '../../faults.js';
 import type { Following } from '../../port.js';
 import { FillReads } from './fill-reads.js';
-import { Membership, type MembershipParts } from './membership.js';
+import { Membership, type MembershipParts, Untold } from './membership.js';
 import type { Members } from './members.js';
 import type { Reads } from '../read.js';
 
 export interface FollowParts extends MembershipParts {
   readonly members: Members;
   readonly reads: Reads;
-  readonly log: Pick<Log, 'info' | 'warn'>;
+  readonly log: Pick<Log, 'info' | 'warn' | 'error'>;
 }
 
 /** Between two lives. A place is lost when somebody restores or drops the database, hardly ever otherwise. */
@@ -38,7 +38,8 @@ export function follow(parts: FollowParts): Following {
       try {
         await begun.live(ending.signal);
       } catch (error) {
-        log.warn({ err: error }, 'this replica has lost its place among the others and forgets what it kept');
+        const level = error instanceof Untold ? 'error' : 'warn';
+        log[level]({ err: error }, 'this replica has lost its place among the others and forgets what it kept');
         membership = undefined;
         follower.allChanged();
       }

@@ -10,8 +10,9 @@ import { type Clock, Deadline } from '../../../keys/clock.js';
 import type { Follower } from '../../port.js';
 import { type Connection, FLEETING } from '../connection.js';
 import { Feed, type FeedEvent } from './feed.js';
+import { Heads } from './heads.js';
 import { Lease } from './lease.js';
-import type { ReplicaRow } from '../rows.js';
+import type { OrganizationRow, ReplicaRow } from '../rows.js';
 import type { Collections } from '../schema.js';
 import { RECORDS, tell } from './tell.js';
 
@@ -22,10 +23,14 @@ export const LEASE_MS = 15_000;
 const RENEWALS = 5;
 const PATIENCE = 1 / 3;
 const BEGIN_MS_MAX = 5000;
+const HEADS_MAX = 10_000;
+// Of organizations that were changed lately, now and then.
+const COMPARED = 100;
+const RENEWALS_PER_COMPARISON = 2 * RENEWALS;
 
 export interface MembershipParts {
   readonly connection: Connection;
-  readonly collections: Pick<Collections, 'replicas'>;
+  readonly collections: Pick<Collections, 'replicas' | 'organizations'>;
   readonly follower: Follower;
   readonly leaseMs: number;
   readonly clock: Clock;
@@ -38,6 +43,15 @@ export class Expelled extends Error {
   override readonly name = 'Expelled';
 }
 
+/** A stream has no gaps: somebody else has written, or there is a defect. */
+export class Untold extends Error {
+  override readonly name = 'Untold';
+
+  constructor() {
+    super('MongoDB has a change that its change stream has not told of');
+  }
+}
+
 export class Membership {
   readonly #id: string = randomUUID();
   readonly #parts: MembershipParts;
@@ -46,8 +60,12 @@ export class Membership {
   readonly #renewMs: number;
   /** As of a change of a single document: in the middle of a transaction nothing is acknowledged. */
   #applied: Timestamp;
+  readonly #heads = new Heads(HEADS_MAX);
+  /** What was stored of some organizations before that number was drawn. */
+  #stored: { readonly number: number; readonly revisions: ReadonlyMap<string, number> } | undefined;
   #isJoined = false;
   #acknowledging = false;
+  #ticks = 0;
   #openedMs: number;
 
   private constructor(parts: MembershipParts, from: Timestamp) {
@@ -83,7 +101,7 @@ export class Membership {
 
   /**
    * Joins, tells the follower of changes and renews the lease, until it is ended.
-   * @throws Expelled, or what the server says, where the place is lost; the lease is over then
+   * @throws Expelled, Untold, or what the server says, where the place is lost; the lease is over then
    */
   async live(ended: AbortSignal): Promise<void> {
     const timer = setInterval(() => this.#tick(), this.#renewMs);
@@ -112,6 +130,22 @@ export class Membership {
       this.#feed.reopen();
     }
     void this.#renew();
+    if ((this.#ticks += 1) % RENEWALS_PER_COMPARISON === 0) void this.#readHeads();
+  }
+
+  /** Never rejects: the next time will do. */
+  async #readHeads(): Promise<void> {
+    const { connection, collections, clock } = this.#parts;
+    const filter = { _id: { $in: this.#heads.latest(COMPARED) } };
+    try {
+      const rows = await connection.after(this.position, Deadline.after(BEGIN_MS_MAX, clock), (ask) =>
+        ask((bounds) => collections.organizations.find(filter, { ...bounds, projection: { revision: 1 } }).toArray()),
+      );
+      const revisions = new Map(rows.map(({ _id, revision }) => [_id, Number(revision)]));
+      this.#stored = { number: this.#lease.draw(), revisions };
+    } catch {
+      // Nothing was learned.
+    }
   }
 
   /** Does not wait for the attempt before. Never rejects: another one follows. */
@@ -147,6 +181,7 @@ export class Membership {
     }
     if ((RECORDS as readonly string[]).includes(collection)) {
       tell(this.#parts.follower, event);
+      if (collection === 'organizations' && operationType === 'replace') this.#checkNext(fullDocument);
       return;
     }
     // What follows is written outside of transactions, so all before it is whole.
@@ -159,8 +194,27 @@ export class Membership {
       throw new Expelled('another process has removed this replica from the others');
     } else {
       this.#isJoined = true;
-      this.#lease.prove(Number((written as Pick<ReplicaRow, 'number'>).number));
+      const number = Number((written as Pick<ReplicaRow, 'number'>).number);
+      this.#compare(number);
+      this.#lease.prove(number);
     }
+  }
+
+  /** @throws Untold */
+  #checkNext(replacement: Document | undefined): void {
+    const { _id, revision } = replacement as OrganizationRow;
+    if (!this.#heads.follows(_id, Number(revision))) throw new Untold();
+  }
+
+  /**
+   * All that was committed before that number was drawn has been told.
+   * @throws Untold where it has not
+   */
+  #compare(number: number): void {
+    if (!this.#stored || number < this.#stored.number) return;
+    const { revisions } = this.#stored;
+    this.#stored = undefined;
+    if (this.#heads.areBehind(revisions)) throw new Untold();
   }
 
   /** One at a time, the latest. Never rejects: a renewal says the same. */
