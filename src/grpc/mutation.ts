@@ -1,6 +1,7 @@
 import type { Actor as ActorMessage } from '../gen/keyreeve/v1/actor.js';
 import type { Enforcement as EnforcementMessage } from '../gen/keyreeve/v1/enforcement.js';
 import { isEmpty, type Load, type Rule } from '../keys/change.js';
+import { Deadline } from '../keys/clock.js';
 import type { Mutation } from '../keys/event.js';
 import { parseRequestId } from '../keys/fields.js';
 import { type Refusal, isRefusal } from '../keys/refusal.js';
@@ -93,6 +94,10 @@ export async function commit<A>(
   );
 }
 
+// Kept back of what is left: an answer that comes too late tells the caller nothing of a change that was made.
+const ANSWER_SHARE = 0.2;
+const ANSWER_MS_MAX = 500;
+
 /**
  * Since when, or from when on at the latest, nobody is let in any more by what a committed change has taken away. A change
  * that took nothing away waits for nobody; one that found it taken away already waits, as nobody may have waited before.
@@ -103,6 +108,8 @@ export async function enforce(
   { deadline }: Pick<Call, 'deadline'>,
   { store, clock }: Pick<Parts, 'store' | 'clock'>,
 ): Promise<EnforcementMessage> {
-  const enforcement = takesAway ? await store.enforce(deadline) : ({ complete: true } as const);
+  const leftMs = deadline.remainingMs();
+  const patience = Deadline.after(leftMs - Math.min(leftMs * ANSWER_SHARE, ANSWER_MS_MAX), clock);
+  const enforcement = takesAway ? await store.enforce(patience) : ({ complete: true } as const);
   return toEnforcementMessage(enforcement, clock.now(), cacheTtlMsMax(keyspace));
 }
