@@ -67,12 +67,13 @@ export class RecordCache implements Follower {
   readonly #owners = new Map<string, Owner>();
   /** When each is forgotten, on the monotonic clock. In the order in which they came, and so of their ends. */
   readonly #misses = new Map<DigestPlace, number>();
-  readonly #loads = new Map<DigestPlace, Promise<KnownRecord | undefined>>();
+  /** In the order in which they were begun. */
+  readonly #loads = new Map<DigestPlace, Load>();
   /** What was told while loads are under way, which may not have seen it. */
-  readonly #toldKeys = new Map<string, Key>();
-  readonly #toldOrganizations = new Map<string, Organization>();
-  /** When a digest was last told of, as `#tellings` counts. */
-  readonly #toldDigests = new Map<DigestPlace, number>();
+  readonly #toldKeys = new Tellings<string, Key>();
+  readonly #toldOrganizations = new Tellings<string, Organization>();
+  readonly #toldDigests = new Tellings<DigestPlace, true>();
+  /** Counts what was told. */
   #tellings = 0;
   /** When any digest moved: to which one is not told. */
   #lastMove = 0;
@@ -111,24 +112,26 @@ export class RecordCache implements Follower {
    */
   load(digest: DigestPlace, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
     const running = this.#loads.get(digest);
-    if (running) return running;
-    const load = this.#load(digest, read).finally(() => {
+    if (running) return running.record;
+    const since = this.#tellings;
+    const record = this.#load(digest, read).finally(() => {
       this.#loads.delete(digest);
-      if (this.#loads.size > 0) return;
-      this.#toldKeys.clear();
-      this.#toldOrganizations.clear();
-      this.#toldDigests.clear();
+      const [oldest] = this.#loads.values();
+      for (const told of [this.#toldKeys, this.#toldOrganizations, this.#toldDigests]) {
+        told.dropUntil(oldest?.since ?? this.#tellings);
+      }
     });
-    this.#loads.set(digest, load);
-    return load;
+    this.#loads.set(digest, { record, since });
+    return record;
   }
 
   keyChanged(key: Key): void {
     const digest = digestPlaceOf(key.keyspace, key.digest.bytes);
     this.#misses.delete(digest);
     if (this.#loads.size > 0) {
-      this.#toldKeys.set(key.keyId, key);
-      this.#toldDigests.set(digest, (this.#tellings += 1));
+      this.#tellings += 1;
+      this.#toldKeys.note(key.keyId, key, this.#tellings);
+      this.#toldDigests.note(digest, true, this.#tellings);
     }
     const entry = this.#byId.get(key.keyId);
     if (!entry || entry.key.revision >= key.revision) return;
@@ -146,7 +149,7 @@ export class RecordCache implements Follower {
 
   organizationChanged(organization: Organization): void {
     const path = organizationPath(organization);
-    if (this.#loads.size > 0) this.#toldOrganizations.set(path, organization);
+    if (this.#loads.size > 0) this.#toldOrganizations.note(path, organization, (this.#tellings += 1));
     this.#owners.get(path)?.replace(organization);
   }
 
@@ -166,7 +169,7 @@ export class RecordCache implements Follower {
       if (this.#resets !== resets) continue;
       if (found) return this.#keep(digest, found);
       // It was made meanwhile.
-      if ((this.#toldDigests.get(digest) ?? 0) > tellings) continue;
+      if ((this.#toldDigests.get(digest)?.telling ?? 0) > tellings) continue;
       // A record that moved meanwhile may have moved here: whoever asked has asked for its former form before.
       if (this.#lastMove <= tellings) this.#keepMiss(digest);
       return undefined;
@@ -174,10 +177,10 @@ export class RecordCache implements Follower {
   }
 
   #keep(digest: DigestPlace, { key: read, organization }: FoundKey): KnownRecord {
-    const key = newer(this.#toldKeys.get(read.keyId), read);
+    const key = newer(this.#toldKeys.get(read.keyId)?.what, read);
     const path = organizationPath(key);
     const known = this.#owners.get(path);
-    const owner = known ?? new Owner(path, newer(this.#toldOrganizations.get(path), organization));
+    const owner = known ?? new Owner(path, newer(this.#toldOrganizations.get(path)?.what, organization));
     if (known) known.replace(organization);
     else this.#owners.set(path, owner);
     const held = this.#byId.get(key.keyId);
@@ -225,6 +228,33 @@ export class RecordCache implements Follower {
     this.#byId.delete(entry.key.keyId);
     owner.keys -= 1;
     if (owner.keys === 0 && owner !== kept) this.#owners.delete(owner.path);
+  }
+}
+
+interface Load {
+  readonly record: Promise<KnownRecord | undefined>;
+  /** How much had been told when it began. */
+  readonly since: number;
+}
+
+/** What was told last of each, in the order in which it was. */
+class Tellings<Of, What> {
+  readonly #told = new Map<Of, { readonly what: What; readonly telling: number }>();
+
+  get(of: Of): { readonly what: What; readonly telling: number } | undefined {
+    return this.#told.get(of);
+  }
+
+  note(of: Of, what: What, telling: number): void {
+    this.#told.delete(of);
+    this.#told.set(of, { what, telling });
+  }
+
+  dropUntil(telling: number): void {
+    for (const [of, told] of this.#told) {
+      if (told.telling > telling) return;
+      this.#told.delete(of);
+    }
   }
 }
 

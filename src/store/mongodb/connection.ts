@@ -2,6 +2,7 @@
  * The way to the replica set. Every call of the driver goes through here, so that none outlasts its deadline, and what
  * it throws because of the network or the set's state leaves as a fault.
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type ClientSession,
@@ -17,7 +18,7 @@ import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
 import { within } from '../../within.js';
 import { StoreFault } from '../faults.js';
-import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, toFault } from './trouble.js';
+import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, isTimeAhead, toFault } from './trouble.js';
 
 /** The longest that the server works on one statement; a caller with more time waits for a retry, not for the statement. */
 export const STATEMENT_MS_MAX = 5000;
@@ -48,6 +49,10 @@ const DEFAULTS = {
 const QUIET_MS_MAX = 1000;
 const CLOSE_MS_MAX = 1000;
 
+const BACK_OFF_MS_MAX = 100;
+const REST_MS_MAX = 1000;
+const AHEAD = 'the member of MongoDB that was asked does not know the time that it was asked for yet';
+
 /** What binds a call of the driver to its deadline and to its session. */
 export interface Bounds {
   readonly maxTimeMS: number;
@@ -77,6 +82,8 @@ export class Connection implements AsyncDisposable {
    */
   constructor(uri: Secret) {
     this.#uri = uri;
+    // Whatever waits listens to it.
+    setMaxListeners(0, this.closed);
     try {
       this.#client = this.#newClient();
       this.db = this.#databaseOf(this.#client);
@@ -178,18 +185,25 @@ export class Connection implements AsyncDisposable {
   async after<T>(time: Timestamp, deadline: Deadline, read: (ask: Ask) => Promise<T>): Promise<T> {
     const session = this.#client.startSession({ causalConsistency: true });
     session.advanceOperationTime(time);
+    const ask = this.askIn(session, deadline);
     try {
-      return await read(this.askIn(session, deadline));
+      // A new object each time: the driver writes the time into it.
+      return await read((call) => ask((bounds) => call({ ...bounds, readConcern: new ReadConcern('majority') })));
+    } catch (error) {
+      throw isTimeAhead(error) ? new StoreFault('unavailable', AHEAD, { cause: error }) : error;
     } finally {
       await session.endSession();
     }
   }
 
-  /** Writes, and answers also a time of the database: the write's, or a later one. */
-  async timed<T>(deadline: Deadline, write: (ask: Ask) => Promise<T>): Promise<{ answer: T; time: Timestamp }> {
+  /**
+   * Asks, and answers also a time of the database: a write's own, or a later one; with a linearizable read, one that is no
+   * earlier than all that was acknowledged before.
+   */
+  async timed<T>(deadline: Deadline, asking: (ask: Ask) => Promise<T>): Promise<{ answer: T; time: Timestamp }> {
     const session = this.#client.startSession({ causalConsistency: true });
     try {
-      const answer = await write(this.askIn(session, deadline));
+      const answer = await asking(this.askIn(session, deadline));
       const { operationTime } = session;
       if (!operationTime) throw new Error('the server told no operation time');
       return { answer, time: operationTime };
@@ -227,23 +241,22 @@ export class Connection implements AsyncDisposable {
    * @returns false, at once, where the deadline would pass or the store is closed meanwhile
    */
   async backOff(attempt: number, deadline: Deadline): Promise<boolean> {
-    const ms = restMs(attempt);
+    const ms = restMs(attempt, BACK_OFF_MS_MAX);
     if (ms >= deadline.remainingMs()) return false;
     return sleep(ms, true, { signal: this.#closed.signal }).catch(() => false);
   }
 
   /**
-   * The same for work that nobody waits for.
-   * @returns false, at once, when it is ended or the store closed
+   * The same for work that nobody waits for, up to a second.
+   * @returns false, at once, when it is ended
    */
   rest(attempt: number, ended: AbortSignal): Promise<boolean> {
-    return this.pause(restMs(attempt), ended);
+    return this.pause(restMs(attempt, REST_MS_MAX), ended);
   }
 
-  /** @returns false, at once, when it is ended or the store closed */
-  pause(ms: number, ended?: AbortSignal): Promise<boolean> {
-    const signal = ended ? AbortSignal.any([ended, this.closed]) : this.closed;
-    return sleep(ms, true, { signal }).catch(() => false);
+  /** @returns false, at once, when it is ended */
+  pause(ms: number, ended: AbortSignal): Promise<boolean> {
+    return sleep(ms, true, { signal: ended }).catch(() => false);
   }
 
   /** Aborted when the store is closed. */
@@ -270,8 +283,8 @@ export class Connection implements AsyncDisposable {
   }
 }
 
-function restMs(attempt: number): number {
-  return (0.5 + Math.random()) * Math.min(100, 4 * 2 ** attempt);
+function restMs(attempt: number, msMax: number): number {
+  return (0.5 + Math.random()) * Math.min(msMax, 4 * 2 ** attempt);
 }
 
 /** Settles as the work does, or rejects with `TimedOut` at the deadline. */

@@ -17,7 +17,7 @@ import { LEASE_MS } from './leases/membership.js';
 import { openOutbox } from './outbox.js';
 import { makeReads, type Reads } from './read.js';
 import { toKeyspaceRow } from './rows.js';
-import { claim, type Collections, collectionsOf, prepareSchema } from './schema.js';
+import { claim, collectionsOf, prepareSchema } from './schema.js';
 import { toFault } from './trouble.js';
 
 export interface MongoOptions {
@@ -136,16 +136,15 @@ function toStore(
           );
         }
       }),
-    ping: (deadline) => connection.run(() => ping(connection, collections, deadline, clock)),
+    ping: (deadline) => connection.run(() => ping(connection, reads, deadline, clock)),
     outbox,
     [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
   };
 }
 
-/** A linearizable read: the primary proves with a write of its own that a majority follows it. */
-async function ping(connection: Connection, { meta }: Collections, deadline: Deadline, clock: Clock): Promise<void> {
+async function ping(connection: Connection, reads: Reads, deadline: Deadline, clock: Clock): Promise<void> {
   const soon = Deadline.after(Math.min(PING_MS_MAX, deadline.remainingMs()), clock);
-  await connection.ask(soon)((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
+  await reads.confirm(connection.ask(soon));
 }
 
 async function* eachOrganization(connection: Connection, reads: Reads, clock: Clock): AsyncGenerator<Organization> {

@@ -10,6 +10,7 @@ import type { KeySelector } from '../../keys/select-key.js';
 import type { EventPage, EventQuery, FoundKey, KeyQuery } from '../port.js';
 import { lastUsesOf } from './bookkeeping.js';
 import type { Ask, Connection } from './connection.js';
+import { Gate } from './gate.js';
 import {
   type EventRow,
   type KeyRow,
@@ -26,8 +27,15 @@ import type { Collections } from './schema.js';
 
 export type Reads = ReturnType<typeof makeReads>;
 
+/**
+ * Each keeps the whole set at work. Without a lease every verification is one, and as many as there are connections would
+ * keep the replica from ever getting a lease.
+ */
+const LINEARIZABLE_AT_ONCE = 10;
+
 export function makeReads(connection: Connection, collections: Collections) {
-  const { keys, organizations, events, requests, keyspaces } = collections;
+  const { keys, organizations, events, requests, keyspaces, meta } = collections;
+  const gate = new Gate(LINEARIZABLE_AT_ONCE);
 
   async function organization(ask: Ask, ref: OrganizationRef): Promise<Organization> {
     const row = await ask((bounds) => organizations.findOne({ _id: organizationPath(ref) }, bounds));
@@ -137,7 +145,7 @@ export function makeReads(connection: Connection, collections: Collections) {
      * since.
      */
     async findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<FoundKey | undefined> {
-      const ask = connection.ask(deadline);
+      const ask = gate.through(connection.ask(deadline), deadline);
       const row = await ask((bounds) =>
         keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),
       );
@@ -147,6 +155,11 @@ export function makeReads(connection: Connection, collections: Collections) {
         organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),
       );
       return { key, organization: owner ? fromOrganizationRow(owner) : newOrganization(key) };
+    },
+
+    /** Resolves once the primary has proven, by a write of its own, that a majority follows it. */
+    async confirm(ask: Ask): Promise<void> {
+      await ask((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
     },
 
     /** Each as `findByDigest`, in their order, as fresh as what `ask` reads. */

@@ -29,6 +29,7 @@ const DUPLICATE_KEY = 11000;
 const DOCUMENT_VALIDATION_FAILURE = 121;
 const NAMESPACE_EXISTS = 48;
 const LOCK_TIMEOUT = 24;
+const INVALID_OPTIONS = 72;
 const WRITE_CONFLICT = 112;
 const CONFLICTING_OPERATION_IN_PROGRESS = 117;
 const BACKGROUND_OPERATION_IN_PROGRESS = 12587;
@@ -134,6 +135,11 @@ export function isDuplicateKey(error: unknown, field?: string): boolean {
 /** The moment that was to be read is gone, or a collection is younger than it. */
 export function isSnapshotGone(error: unknown): boolean {
   return hasCode(error, SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE);
+}
+
+/** The time that was asked for is further ahead than the member's own clock may be moved. */
+export function isTimeAhead(error: unknown): boolean {
+  return hasCode(error, INVALID_OPTIONS);
 }
 
 /** Another replica is making the same collection or index at this moment. */

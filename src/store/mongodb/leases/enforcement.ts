@@ -20,8 +20,14 @@ export interface EnforcementParts {
   readonly clock: Clock;
 }
 
-/** Those that ask while a round begins wait for the next one: what they have committed may come behind its fence. */
+/** Those that wait for the next round to begin, and for its end. */
+interface Turn {
+  waiting: number;
+  readonly begun: Promise<Round>;
+}
+
 interface Round {
+  readonly turn: Turn;
   readonly begunMs: number;
   /** How often the fence had been moved. */
   readonly count: number;
@@ -46,7 +52,8 @@ export class Enforcer {
   readonly #parts: EnforcementParts;
   readonly #rounds = new Set<Round>();
   #last: Promise<unknown> = Promise.resolve();
-  #next: Promise<Round> | undefined;
+  #next: Turn | undefined;
+  #seen: { readonly count: number; readonly time: Timestamp } | undefined;
   #looking = false;
 
   constructor(parts: EnforcementParts) {
@@ -61,40 +68,46 @@ export class Enforcer {
       within(deadline.remainingMs(), work, { signal: connection.closed, late: () => new TimedOut() });
     let endMs: number | undefined;
     for (let attempt = 0; ; attempt += 1) {
+      const turn = (this.#next ??= this.#nextTurn());
+      turn.waiting += 1;
       try {
-        const round = await inTime(this.#join());
+        const round = await inTime(turn.begun);
         endMs = round.endMs;
         await inTime(round.finished);
         return { complete: true };
       } catch (error) {
         if (!connection.closed.aborted && troubleOf(error) === undefined) throw error;
-        if (!(error instanceof TimedOut) && (await connection.backOff(attempt, deadline))) continue;
+        if (!deadline.passed && (await connection.backOff(attempt, deadline))) continue;
         const leftMs = (endMs ?? begunMs + DRIFT * members.longestMs) - clock.monotonicMs();
         return { complete: false, byTime: new Date(clock.now().getTime() + Math.max(0, leftMs)) };
+      } finally {
+        turn.waiting -= 1;
       }
     }
   }
 
   /** This replica was told of the fence: it was moved then, and not later, as an answer after a failover may say. */
   fenceSeen(count: number, time: Timestamp): void {
+    this.#seen = { count, time };
     for (const round of this.#rounds) if (round.count === count && time.lessThan(round.time)) round.time = time;
   }
 
-  /** The next round to begin, which moves the fence after this call. */
-  #join(): Promise<Round> {
-    this.#next ??= this.#beginNext();
-    return this.#next;
+  /**
+   * One that begins when the round before it has. Who asks while that begins joins the next one: what it has committed may
+   * come behind the fence of the one that is about to be.
+   */
+  #nextTurn(): Turn {
+    const begin = async () => {
+      await this.#last.catch(() => undefined);
+      this.#next = undefined;
+      return this.#begin(turn);
+    };
+    const turn: Turn = { waiting: 0, begun: begin() };
+    this.#last = turn.begun;
+    return turn;
   }
 
-  async #beginNext(): Promise<Round> {
-    await this.#last.catch(() => undefined);
-    const begun = this.#begin();
-    this.#last = begun;
-    this.#next = undefined;
-    return begun;
-  }
-
-  async #begin(): Promise<Round> {
+  async #begin(turn: Turn): Promise<Round> {
     const { members, clock } = this.#parts;
     const begunMs = clock.monotonicMs();
     const deadline = Deadline.after(BEGIN_MS_MAX, clock);
@@ -102,10 +115,12 @@ export class Enforcer {
     // Who joins later reads what was committed before.
     const joined = await members.at(time, deadline);
     const { promise: finished, resolve: finish } = settledLater();
+    const seen = this.#seen?.count === count && this.#seen.time.lessThan(time) ? this.#seen.time : time;
     const round: Round = {
+      turn,
       begunMs,
       count,
-      time,
+      time: seen,
       missing: new Set(joined.map(({ id }) => id)),
       endMs: begunMs + DRIFT * Math.max(0, ...joined.map(({ leaseMs }) => leaseMs)),
       finished,
@@ -143,9 +158,9 @@ export class Enforcer {
       for (;;) {
         const nowMs = clock.monotonicMs();
         for (const round of this.#rounds) {
-          if (round.missing.size > 0 && nowMs < round.endMs) continue;
-          this.#rounds.delete(round);
-          round.finish();
+          const isFinished = round.missing.size === 0 || nowMs >= round.endMs;
+          if (isFinished) round.finish();
+          if (isFinished || round.turn.waiting === 0) this.#rounds.delete(round);
         }
         const rounds = [...this.#rounds];
         if (rounds.length === 0) return;
@@ -154,7 +169,8 @@ export class Enforcer {
         const deadline = Deadline.after(Math.min(LOOK_MS_MAX, soonestMs), clock);
         // It is looked again, and the rounds have an end.
         await (isEager ? this.#hear(rounds, deadline) : this.#count(rounds, deadline)).catch(() => undefined);
-        if (!(await connection.pause(Math.min(isEager ? EAGER_LOOK_MS : LOOK_MS, soonestMs)))) return;
+        if (!(await connection.pause(Math.min(isEager ? EAGER_LOOK_MS : LOOK_MS, soonestMs), connection.closed)))
+          return;
       }
     } finally {
       this.#looking = false;

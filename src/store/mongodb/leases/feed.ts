@@ -40,6 +40,8 @@ export class Feed {
   #token: ResumeToken;
   #position: Timestamp;
   #giveUp: () => void = () => undefined;
+  #fail: (reason: Error) => void = () => undefined;
+  #trouble: unknown;
 
   constructor(parts: FeedParts) {
     this.#parts = parts;
@@ -49,6 +51,16 @@ export class Feed {
   /** The time of the last change that was applied. */
   get position(): Timestamp {
     return this.#position;
+  }
+
+  /** Why no stream could be read last. */
+  get trouble(): unknown {
+    return this.#trouble;
+  }
+
+  /** Ends the feed with this error, unless no stream is open now. */
+  fail(reason: Error): void {
+    this.#fail(reason);
   }
 
   /** Leaves the stream, which may be dead without saying so, for another one. */
@@ -71,6 +83,7 @@ export class Feed {
           await this.#read(ended);
         } catch (error) {
           if (troubleOf(error) === undefined) throw error;
+          this.#trouble = error;
         }
         if (this.#token !== before) attempt = 0;
         if (!(await connection.rest(attempt, ended))) return;
@@ -88,13 +101,18 @@ export class Feed {
       maxAwaitTimeMS: AWAIT_MS,
       batchSize: BATCH_SIZE,
     });
+    let next: Promise<unknown> | undefined;
     try {
       while (!ended.aborted) {
         const first = await new Promise<FeedEvent | null>((resolve, reject) => {
           this.#giveUp = () => resolve(null);
-          stream.next().then(resolve, reject);
+          this.#fail = reject;
+          const read = stream.next();
+          next = read;
+          read.then(resolve, reject);
         });
         if (!first) return;
+        this.#trouble = undefined;
         for (const event of [first, ...stream.readBufferedDocuments()]) {
           apply(event);
           this.#token = event._id;
@@ -103,8 +121,13 @@ export class Feed {
       }
     } finally {
       this.#giveUp = () => undefined;
+      this.#fail = () => undefined;
       // It may wait for a server that does not answer.
-      connection.runAside(() => stream.close());
+      connection.runAside(async () => {
+        // Only then the server has said what there is to close.
+        if (stream.id === undefined) await next?.catch(() => undefined);
+        await stream.close();
+      });
     }
   }
 }

@@ -51,16 +51,28 @@ export class FillReads {
     }
   }
 
+  /**
+   * A primary that was just elected may read as of a time before what its predecessor acknowledged. Of what is found a later
+   * change is told; of what is not there nothing is, so that is looked for again as of a time that is late enough.
+   */
+  async #find(wanted: readonly Wanted[], since: Timestamp): Promise<(FoundKey | undefined)[]> {
+    const deadline = Deadline.after(READ_MS_MAX, this.#clock);
+    const findAfter = (time: Timestamp, some: readonly Wanted[]) =>
+      this.#connection.after(time, deadline, (ask) => this.#reads.findByDigests(ask, some));
+    const found = await findAfter(since, wanted);
+    const missing = wanted.filter((_, at) => !found[at]);
+    if (missing.length === 0) return found;
+    const { time } = await this.#connection.timed(deadline, (ask) => this.#reads.confirm(ask));
+    const again = (await findAfter(time, missing)).values();
+    return found.map((one) => one ?? again.next().value);
+  }
+
   /** Never rejects. */
   async #round(wanted: readonly Wanted[]): Promise<void> {
     try {
       const since = wanted.map((one) => one.since).reduce((a, b) => (a.greaterThan(b) ? a : b));
-      const found = await this.#connection.run(() =>
-        this.#connection.after(since, Deadline.after(READ_MS_MAX, this.#clock), (ask) =>
-          this.#reads.findByDigests(ask, wanted),
-        ),
-      );
-      wanted.forEach(({ resolve }, at) => resolve(found[at]));
+      const found = await this.#connection.run(() => this.#find(wanted, since));
+      wanted.forEach((one, at) => one.resolve(found[at]));
     } catch (error) {
       for (const { reject } of wanted) reject(error);
     }

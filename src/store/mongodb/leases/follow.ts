@@ -3,10 +3,10 @@ import type { Log } from '../../../log.js';
 import { within } from '../../../within.js';
 import { StoreFault } from '../../faults.js';
 import type { Following } from '../../port.js';
+import type { Reads } from '../read.js';
 import { FillReads } from './fill-reads.js';
 import { Membership, type MembershipParts, Untold } from './membership.js';
 import type { Members } from './members.js';
-import type { Reads } from '../read.js';
 
 export interface FollowParts extends MembershipParts {
   readonly members: Members;
@@ -17,27 +17,33 @@ export interface FollowParts extends MembershipParts {
 /** Between two lives. A place is lost when somebody restores or drops the database, hardly ever otherwise. */
 const REST_MS = 1000;
 const LEAVE_MS_MAX = 1000;
+const TOLD_EVERY_MS = 60_000;
+/** Leases that pass without one before that is told. */
+const LEASES_MISSED = 2;
 
 /**
  * Keeps a replica among those that answer from memory: whenever its place is lost it forgets all and begins anew. Beside
  * that it removes those that are dead.
  */
 export function follow(parts: FollowParts): Following {
-  const { connection, follower, members, reads, clock, log } = parts;
+  const { connection, follower, members, reads, leaseMs, clock, log } = parts;
   const ending = new AbortController();
+  const ended = AbortSignal.any([ending.signal, connection.closed]);
   let membership: Membership | undefined;
+  let trouble: unknown;
 
   async function live(): Promise<void> {
-    for (let lives = 0; await connection.pause(lives === 0 ? 0 : REST_MS, ending.signal);) {
-      const begun = await Membership.begin(parts).catch(() => undefined);
-      // The database is away: calls say so.
+    let isAnew = false;
+    for (let restMs = 0; await connection.pause(restMs, ended); restMs = REST_MS) {
+      const begun = await Membership.begin(parts).catch(noteTrouble);
       if (!begun) continue;
-      lives += 1;
-      if (lives > 1) log.info('this replica joins the others anew; until it has, verifications read the store');
+      if (isAnew) log.info('this replica joins the others anew; until it has, verifications read the store');
+      isAnew = true;
       membership = begun;
       try {
-        await begun.live(ending.signal);
+        await begun.live(ended);
       } catch (error) {
+        noteTrouble(error);
         const level = error instanceof Untold ? 'error' : 'warn';
         log[level]({ err: error }, 'this replica has lost its place among the others and forgets what it kept');
         membership = undefined;
@@ -46,15 +52,38 @@ export function follow(parts: FollowParts): Following {
     }
   }
 
-  const lives = live();
-  const removing = members.removeDead(ending.signal);
+  function noteTrouble(error: unknown): undefined {
+    trouble = error;
+  }
+
+  /** Says so where the replica stays without a lease. Never rejects. */
+  async function watch(): Promise<void> {
+    let heldMs = clock.monotonicMs();
+    let toldMs = Number.NEGATIVE_INFINITY;
+    while (await connection.pause(leaseMs / 2, ended)) {
+      const nowMs = clock.monotonicMs();
+      if (membership?.holds() === true) {
+        if (toldMs > heldMs) log.info('this replica answers from memory again');
+        heldMs = nowMs;
+      } else if (nowMs - heldMs > LEASES_MISSED * leaseMs && nowMs - toldMs > TOLD_EVERY_MS) {
+        toldMs = nowMs;
+        const facts = { seconds: Math.round((nowMs - heldMs) / 1000), err: membership?.trouble ?? trouble };
+        log.warn(facts, 'this replica gets no lease: every verification reads the store');
+      }
+    }
+  }
+
+  const running = Promise.all([live(), watch(), members.removeDead(ended)]);
   const fills = new FillReads(reads, connection, clock);
 
   return {
     holds: () => membership?.holds() === true,
-    read: (keyspace, digest) => {
-      if (!membership) throw new StoreFault('unavailable', 'this replica has no place among the others');
-      return fills.read(keyspace, digest, membership.position);
+    async read(keyspace, digest) {
+      const place = membership;
+      if (!place) throw new StoreFault('unavailable', 'this replica has no place among the others');
+      const found = await fills.read(keyspace, digest, place.position);
+      if (found) place.noteHead(found.organization);
+      return found;
     },
     async [Symbol.asyncDispose]() {
       const left = membership;
@@ -62,7 +91,7 @@ export function follow(parts: FollowParts): Following {
       ending.abort();
       // Whoever is not told that it has left waits for it, for a lease at the longest.
       const leave = async () => {
-        await Promise.all([lives, removing]);
+        await running;
         await left?.leave(Deadline.after(LEAVE_MS_MAX, clock));
       };
       await within(LEAVE_MS_MAX, leave()).catch(() => undefined);

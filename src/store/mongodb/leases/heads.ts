@@ -1,8 +1,9 @@
-/** The last revision that was told of each organization: how a change that the stream did not tell of is noticed. */
+/** The last revision that is known of each organization: how a change that the stream did not tell of is noticed. */
 export class Heads {
   readonly #max: number;
-  /** By the organizations' paths, the one told of last at the end. */
+  /** By the organizations' paths. */
   readonly #revisions = new Map<string, number>();
+  #hand: MapIterator<string> | undefined;
 
   /** @param max of how many organizations */
   constructor(max: number) {
@@ -11,26 +12,41 @@ export class Heads {
 
   /**
    * Notes the revision that a change has led to.
-   * @returns false where there must have been another one between it and the one told before
+   * @returns false where there must have been another one between it and what was known before
    */
   follows(path: string, revision: number): boolean {
-    const before = this.#revisions.get(path);
-    this.#revisions.delete(path);
-    this.#revisions.set(path, revision);
-    if (this.#revisions.size > this.#max) {
-      const [oldest = path] = this.#revisions.keys();
-      this.#revisions.delete(oldest);
+    const before = this.#revisions.get(path) ?? revision;
+    this.#keep(path, Math.max(before, revision));
+    return revision <= before + 1;
+  }
+
+  /** Notes a revision that was read, perhaps before its change is told of, where nothing was known. */
+  read(path: string, revision: number): void {
+    if (!this.#revisions.has(path)) this.#keep(path, revision);
+  }
+
+  /** The next of them, one after the other and from the beginning again. */
+  next(count: number): string[] {
+    const paths: string[] = [];
+    while (paths.length < Math.min(count, this.#revisions.size)) {
+      this.#hand ??= this.#revisions.keys();
+      const { value, done } = this.#hand.next();
+      if (done === true) this.#hand = undefined;
+      else paths.push(value);
     }
-    return before === undefined || revision === before + 1;
+    return paths;
   }
 
-  /** Those that were told of last. */
-  latest(count: number): string[] {
-    return [...this.#revisions.keys()].slice(-count);
-  }
-
-  /** Whether less was told of one of them than is stored, by their paths. */
+  /** Whether less is known of one of them than is stored, by their paths. */
   areBehind(stored: ReadonlyMap<string, number>): boolean {
     return [...stored].some(([path, revision]) => (this.#revisions.get(path) ?? revision) < revision);
+  }
+
+  #keep(path: string, revision: number): void {
+    this.#revisions.delete(path);
+    this.#revisions.set(path, revision);
+    if (this.#revisions.size <= this.#max) return;
+    const [oldest = path] = this.#revisions.keys();
+    this.#revisions.delete(oldest);
   }
 }

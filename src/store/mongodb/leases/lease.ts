@@ -11,6 +11,7 @@ export class Lease {
   /** When each number was drawn, by the number. */
   readonly #drawn = new Map<number, Moment>();
   #last = 0;
+  #lastProven = 0;
   #proven: Moment = { monotonicMs: Number.NEGATIVE_INFINITY, wallMs: Number.NEGATIVE_INFINITY };
   #over = false;
 
@@ -31,10 +32,16 @@ export class Lease {
 
   /** That number was seen among the changes. */
   prove(number: number): void {
+    if (number > this.#lastProven) this.#lastProven = number;
     const moment = this.#drawn.get(number);
     if (!moment || moment.monotonicMs < this.#proven.monotonicMs) return;
     this.#drawn.delete(number);
     this.#proven = moment;
+  }
+
+  /** Whether it, or a later one, was seen. */
+  isProven(number: number): boolean {
+    return number <= this.#lastProven;
   }
 
   /** For ever: what is seen from now on proves nothing. */

@@ -7,8 +7,9 @@ import { randomUUID } from 'node:crypto';
 import { type Document, Int32, Long, type Timestamp } from 'mongodb';
 
 import { type Clock, Deadline } from '../../../keys/clock.js';
+import { type Organization, organizationPath } from '../../../keys/organization.js';
 import type { Follower } from '../../port.js';
-import { type Connection, FLEETING } from '../connection.js';
+import { type Bounds, type Connection, FLEETING } from '../connection.js';
 import { Feed, type FeedEvent } from './feed.js';
 import { Heads } from './heads.js';
 import { Lease } from './lease.js';
@@ -22,11 +23,11 @@ export const LEASE_MS = 15_000;
 // Several attempts fail before the lease does, and the stream is left for another one while there is time for that.
 const RENEWALS = 5;
 const PATIENCE = 1 / 3;
+// A stream goes on from where it was through all that was written since, and that can be more than it ever catches up with.
+const CATCHING_UP = 2 / 3;
 const BEGIN_MS_MAX = 5000;
-const HEADS_MAX = 10_000;
-// Of organizations that were changed lately, now and then.
-const COMPARED = 100;
-const RENEWALS_PER_COMPARISON = 2 * RENEWALS;
+const HEADS_MAX = 50_000;
+const COMPARED_AT_ONCE = 100;
 
 export interface MembershipParts {
   readonly connection: Connection;
@@ -65,8 +66,9 @@ export class Membership {
   #stored: { readonly number: number; readonly revisions: ReadonlyMap<string, number> } | undefined;
   #isJoined = false;
   #acknowledging = false;
-  #ticks = 0;
   #openedMs: number;
+  /** Since when renewals are written, one after the other, and none is seen. */
+  #unseenSinceMs: number | undefined;
 
   private constructor(parts: MembershipParts, from: Timestamp) {
     const { connection, leaseMs, clock } = parts;
@@ -92,6 +94,11 @@ export class Membership {
   /** Whether the follower was told of every change that somebody has been answered so far. */
   holds(): boolean {
     return this.#lease.holds();
+  }
+
+  /** Why no change can be told of now; undefined: nothing is known to be wrong. */
+  get trouble(): unknown {
+    return this.#feed.trouble;
   }
 
   /** The follower was told of every change until then, and perhaps of a part of the next one. */
@@ -124,19 +131,30 @@ export class Membership {
   #tick(): void {
     const { clock, leaseMs } = this.#parts;
     const nowMs = clock.monotonicMs();
+    if (!this.holds() && nowMs - (this.#unseenSinceMs ?? nowMs) > leaseMs * CATCHING_UP) {
+      this.#feed.fail(new Expelled('its change stream is too far behind'));
+      return;
+    }
     // After a failover a stream may say nothing for longer than the lease lasts.
     if (nowMs - Math.max(this.#lease.provenMs, this.#openedMs) > leaseMs * PATIENCE) {
       this.#openedMs = nowMs;
       this.#feed.reopen();
     }
     void this.#renew();
-    if ((this.#ticks += 1) % RENEWALS_PER_COMPARISON === 0) void this.#readHeads();
+    void this.#readHeads();
+  }
+
+  /** What was read of an organization since this replica has had its place, perhaps before its change is told of. */
+  noteHead({ revision, ...organization }: Organization): void {
+    this.#heads.read(organizationPath(organization), revision);
   }
 
   /** Never rejects: the next time will do. */
   async #readHeads(): Promise<void> {
     const { connection, collections, clock } = this.#parts;
-    const filter = { _id: { $in: this.#heads.latest(COMPARED) } };
+    const paths = this.#heads.next(COMPARED_AT_ONCE);
+    if (paths.length === 0 || this.#stored) return;
+    const filter = { _id: { $in: paths } };
     try {
       const rows = await connection.after(this.position, Deadline.after(BEGIN_MS_MAX, clock), (ask) =>
         ask((bounds) => collections.organizations.find(filter, { ...bounds, projection: { revision: 1 } }).toArray()),
@@ -155,21 +173,17 @@ export class Membership {
     // An attempt that was held up on its way does not undo a later one.
     const filter = { _id: this.#id, number: { $lt: Long.fromNumber(number) } };
     const renewal = { $set: { number: Long.fromNumber(number) }, $max: { applied: this.#applied } };
+    // Until its document is seen it may not be there. Once it was, it must not come back: others have removed it.
+    const first = { ...renewal, $setOnInsert: { lease_ms: new Int32(leaseMs) } };
+    const write = this.#isJoined
+      ? (bounds: Bounds) => collections.replicas.updateOne(filter, renewal, { ...bounds, writeConcern: FLEETING })
+      : (bounds: Bounds) => collections.replicas.updateOne(filter, first, { ...bounds, upsert: true });
     try {
-      const deadline = Deadline.after(leaseMs, clock);
-      if (this.#isJoined) {
-        await connection.ask(deadline)((bounds) =>
-          collections.replicas.updateOne(filter, renewal, { ...bounds, writeConcern: FLEETING }),
-        );
-      } else {
-        // Until its document is seen it may not be there. Once it was, it must not come back: others have removed it.
-        const first = { ...renewal, $setOnInsert: { lease_ms: new Int32(leaseMs) } };
-        await connection.ask(deadline)((bounds) =>
-          collections.replicas.updateOne(filter, first, { ...bounds, upsert: true }),
-        );
-      }
+      await connection.ask(Deadline.after(leaseMs, clock))(write);
+      if (!this.#lease.isProven(number)) this.#unseenSinceMs ??= clock.monotonicMs();
     } catch {
       // The lease runs on to its end.
+      this.#unseenSinceMs = undefined;
     }
   }
 
@@ -197,6 +211,7 @@ export class Membership {
       const number = Number((written as Pick<ReplicaRow, 'number'>).number);
       this.#compare(number);
       this.#lease.prove(number);
+      this.#unseenSinceMs = undefined;
     }
   }
 
