@@ -46,7 +46,8 @@ export interface Server extends AsyncDisposable {
   notServing(): void;
 }
 
-const LIMITS: GrpcServerOptions = {
+/** The transport's settings. */
+export const LIMITS: GrpcServerOptions = {
   'grpc.max_receive_message_length': 256 * 1024,
   'grpc.max_concurrent_streams': 100,
   // So that connections spread over replicas that came later.

@@ -17,11 +17,10 @@ import { ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import { CreateKeyRequest, type CreateKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { call } from '../support/call.js';
 import { makeGuardedFolder } from '../support/guard.js';
-import { replicaSetName, replicaSetSettings } from '../support/mongod.js';
-import { startMongodProcess } from '../support/mongod-process.js';
 import { type Service, startService } from '../support/service.js';
 import { openSharedServers } from '../support/shared-servers.js';
 import { openBareHeads, openBareSqlite } from './bare.js';
+import { inDatabase, startReplicaSet } from './replica-set.js';
 import { describeMachine, quantile, toTable } from './report.js';
 
 const WRITERS = 32;
@@ -55,7 +54,7 @@ const conditions = `${new Date().toISOString()}, ${describeMachine()}`;
 
 await using folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-bench-'));
 await using servers = await openSharedServers();
-await using threeMembers = await startThreeMembers();
+await using threeMembers = await startReplicaSet();
 await using sqlite = await openSqliteCases(join(folder.path, 'bare.db'));
 await using shared = await openMongodbCases(servers.mongodbUri, servers.kafkaBrokers);
 await using three = await openMongodbCases(threeMembers.uri, servers.kafkaBrokers);
@@ -224,38 +223,10 @@ function inLine(work: () => Promise<void>): () => Promise<void> {
   return () => (last = last.then(work));
 }
 
-/**
- * The members are reached directly: the proxies of `test/support/three-members` would take this process's time.
- * Resolves once all three have what is written.
- */
-async function startThreeMembers(): Promise<AsyncDisposable & { readonly uri: string }> {
-  const start = () => startMongodProcess('--replSet', replicaSetName, '--wiredTigerCacheSizeGB', '0.5');
-  const started = await Promise.all([start(), start(), start()]);
-  const members = started.map(({ address }, _id) => ({ _id, host: address }));
-  await started[0].command({ replSetInitiate: { _id: replicaSetName, members, settings: replicaSetSettings } });
-  const uri = `mongodb://${members.map(({ host }) => host).join()}/?replicaSet=${replicaSetName}`;
-  await using client = new MongoClient(uri, { serverSelectionTimeoutMS: 60_000 });
-  await client
-    .db('bench')
-    .collection('whole')
-    .insertOne({}, { writeConcern: { w: 3 } });
-  return {
-    uri,
-    async [Symbol.asyncDispose]() {
-      await Promise.all(started.map((member) => member[Symbol.asyncDispose]()));
-    },
-  };
-}
-
 async function countMembers(uri: string): Promise<number> {
   await using client = new MongoClient(uri);
   const { hosts } = (await client.db('admin').command({ hello: 1 })) as { hosts?: string[] };
   return hosts?.length ?? 0;
-}
-
-/** Not by `URL`, which knows no list of hosts. */
-function inDatabase(uri: string, database: string): string {
-  return uri.replace(/^(mongodb(?:\+srv)?:\/\/[^/?]+)\/?[^?]*/, `$1/${database}`);
 }
 
 function parsePositive(option: string, value: string): number {
