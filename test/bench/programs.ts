@@ -22,7 +22,7 @@ export type Place = 'server' | 'load' | 'anywhere';
 export interface Cores {
   /** In words, for the report. */
   readonly described: string;
-  /** Also what the process starts from then on. */
+  /** All of its threads, and what it starts from then on. */
   readonly pin: (pid: number, place: Place) => Promise<void>;
 }
 
@@ -39,7 +39,6 @@ export async function divideCores(): Promise<Cores> {
   return {
     described: 'the server on core 0, the load and what the server asks on core 1',
     async pin(pid, place) {
-      // All of its threads.
       await runCommand('taskset', ['-apc', list(place), `${pid}`]);
     },
   };
@@ -55,6 +54,7 @@ export interface Program<Told> extends AsyncDisposable {
  */
 export async function startProgram<Told>(
   cores: Cores,
+  place: Place,
   path: string,
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
@@ -75,7 +75,7 @@ export async function startProgram<Told>(
       ended,
     ])) as [string];
     ended.catch(() => undefined);
-    await cores.pin(child.pid ?? 0, 'server');
+    await cores.pin(child.pid ?? 0, place);
     return { told: JSON.parse(line) as Told, [Symbol.asyncDispose]: end };
   } catch (error) {
     await end();
@@ -123,12 +123,6 @@ export async function checkPrograms(names: Readonly<Record<string, string>>): Pr
     await runCommand(name, ['--version']).catch(() => missing.push(`${name} (Debian: ${debian})`));
   }
   if (missing.length > 0) throw new Error(`not installed: ${missing.join(', ')}`);
-}
-
-/** In bytes. */
-export async function residentBytes(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? Number.NaN) * 1024;
 }
 
 /** @returns what ends it */

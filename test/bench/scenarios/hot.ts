@@ -89,13 +89,15 @@ async function openTargets(bench: Bench, stack: Opened): Promise<Target[]> {
     'base64',
   );
   const echo = async (codec: 'generated' | 'raw') => {
-    const { told } = stack.use(await startProgram<{ port: number }>(cores, 'servers/echo.mjs', [codec, answer]));
+    const { told } = stack.use(
+      await startProgram<{ port: number }>(cores, 'server', 'servers/echo.mjs', [codec, answer]),
+    );
     const address = `127.0.0.1:${told.port}`;
     const client = stack.adopt(openClient(address), (one) => one.close());
     return toUnaryTarget(client, address, token);
   };
   const peer = async (what: string, path: string, args: readonly string[]): Promise<Target> => {
-    const { told } = stack.use(await startProgram<{ port: number; key: string }>(cores, path, args));
+    const { told } = stack.use(await startProgram<{ port: number; key: string }>(cores, 'server', path, args));
     return toPeer(what, `http://127.0.0.1:${told.port}/`, told.key);
   };
 
