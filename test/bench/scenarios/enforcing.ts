@@ -15,7 +15,8 @@ import { inDatabase, startReplicaSet } from '../replica-set.js';
 import { quantile } from '../report.js';
 
 const REPLICAS = [1, 3, 6];
-const REVOCATIONS = 60;
+/** Of the seconds that a round lasts elsewhere. */
+const REVOCATIONS_PER_SECOND = 30;
 const CREATES_PER_SECOND = 50;
 const ORGANIZATIONS = 60;
 const GOAL_P99_MS = 100;
@@ -53,19 +54,20 @@ async function measure(bench: Bench): Promise<Section> {
   }
   for (let round = 1; round <= bench.rounds; round += 1) {
     bench.say(`enforcing: round ${round} of ${bench.rounds}`);
-    for (const one of round % 2 === 0 ? cases : cases.toReversed()) await revokeSeveral(one);
+    for (const one of round % 2 === 0 ? cases : cases.toReversed())
+      await revokeSeveral(one, Math.ceil(bench.seconds * REVOCATIONS_PER_SECOND));
   }
   await bench.cores.pin(process.pid, 'load');
   return toSection(cases);
 }
 
-async function revokeSeveral({ replicas, creating, settings, ms, created }: Case): Promise<void> {
+async function revokeSeveral({ replicas, creating, settings, ms, created }: Case, count: number): Promise<void> {
   await using stack = new Opened();
   const services: Service[] = [];
   for (let at = 0; at < replicas; at += 1) services.push(stack.use(await startService(settings)));
   const clients = services.map(({ keys }) => keys);
   const creator = creating ? stack.use(startCreating(clients)) : undefined;
-  for (let at = 0; at < REVOCATIONS; at += 1) {
+  for (let at = 0; at < count; at += 1) {
     const key = await createKey(inTurn(clients, at + 1), `acme-${randomUUID()}`);
     // Each replica has it in memory.
     for (const client of clients) await verifyOne(client, key.token);
