@@ -39,7 +39,11 @@ export function serializeVerification(verification: Verification): Buffer {
     verification.decision === 'VALID' && !verification.rateLimit
       ? (VALID_FOR.get(verification.cacheTtlMs) ?? remembered(verification))
       : encodeTerms(verification);
-  return Buffer.concat([terms, encodedKeyOf(verification.key)]);
+  const key = encodedKeyOf(verification.key);
+  const message = Buffer.allocUnsafe(terms.length + key.length);
+  message.set(terms);
+  message.write(key, terms.length, 'latin1');
+  return message;
 }
 
 function encodeTerms(verification: Verification): Uint8Array {
@@ -58,8 +62,11 @@ function remembered(verification: Extract<Verification, { decision: 'VALID' }>):
   return terms;
 }
 
-function encodedKeyOf(key: KnownKey): Uint8Array {
-  key.encoded ??= VerifyKeyResponse.encode(VerifyKeyResponse.create({ key: toVerifiedKeyMessage(key) })).finish();
+/** A character for each byte. */
+function encodedKeyOf(key: KnownKey): string {
+  key.encoded ??= Buffer.from(
+    VerifyKeyResponse.encode(VerifyKeyResponse.create({ key: toVerifiedKeyMessage(key) })).finish(),
+  ).toString('latin1');
   return key.encoded;
 }
 

@@ -26,8 +26,11 @@ export type KnownKey = Pick<
   | 'expireTime'
   | 'revision'
 > & {
-  /** As callers are told of it, once somebody has encoded that. */
-  encoded?: Uint8Array;
+  /**
+   * As callers are told of it, once somebody has encoded that: a character for each byte, since an array of bytes takes
+   * several times its length.
+   */
+  encoded?: string;
 };
 
 export interface KnownRecord {

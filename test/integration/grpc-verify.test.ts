@@ -26,6 +26,7 @@ const bare = (decision: Decision) => ({ decision, key: undefined, rateLimit: und
 
 test('a valid credential is answered with its key, as the gateway may use it, and for how long', async () => {
   const { key, credential } = await create(service, {
+    name: 'Café ✓',
     scopes: ['read', 'write'],
     labels: new Map([['env', 'prod']]),
   });
@@ -38,7 +39,7 @@ test('a valid credential is answered with its key, as the gateway may use it, an
         lineageId: key.keyId,
         keyspace: 'shop',
         organizationId: 'acme',
-        name: 'ci',
+        name: 'Café ✓',
         type: '',
         scopes: ['read', 'write'],
         labels: new Map([['env', 'prod']]),
