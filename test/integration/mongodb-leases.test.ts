@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 
 import { acme, aKey, aPepper } from '../support/domain.js';
 import { type LeasedReplica, openLeased } from '../support/leased-replica.js';
+import { startFailingMongod } from '../support/mongod-process.js';
 import { inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
 import { put, revoke, tryUpdateOrganization } from '../support/store-calls.js';
 
@@ -201,6 +202,18 @@ test('what the stream tells of in order, and what is stored meanwhile, is no rea
     expect(told).not.toContainEqual({ kind: 'all' });
     expect(following.holds()).toBe(true);
   }
+});
+
+test('a replica whose stream does not catch up, while its renewals are written, joins anew', async () => {
+  await using mongod = await startFailingMongod();
+  await using replica = await openLeased(mongod.uri, 1000);
+  await replica.comesTo(true);
+  await mongod.fail(['getMore', 'aggregate'], 1000, { blockConnection: true, blockTimeMS: 5000 });
+  await replica.comesTo(false);
+  expect(replica.told).toEqual([]);
+  await replica.hears({ kind: 'all' });
+  await mongod.recover();
+  await replica.comesTo(true);
 });
 
 test('a replica that ends well leaves nothing to wait for', async () => {

@@ -2,8 +2,8 @@ import type { Deadline } from '../../keys/clock.js';
 import { type Ask, untilDeadline } from './connection.js';
 
 /**
- * Lets so many calls of the driver be under way at once. A place is free again when the call itself has ended, not when
- * whoever waited for it has given up: the server may be at work on it still.
+ * Lets so much work with the database be under way at once. A place is free again when the driver's calls themselves have
+ * ended, not when whoever waited for them has given up: the server may be at work on them still.
  */
 export class Gate {
   readonly #max: number;
@@ -14,22 +14,27 @@ export class Gate {
     this.#max = max;
   }
 
-  /** Asks as `ask` does, once there is a place. @throws TimedOut where there is none before the deadline */
-  through(ask: Ask, deadline: Deadline): Ask {
-    return async (call) => {
-      await this.#enter(deadline);
-      const leave = () => this.#leave();
-      let running: Promise<unknown> | undefined;
-      try {
-        return await ask((bounds) => {
-          const called = call(bounds);
-          running = called;
-          return called;
+  /**
+   * Does the work once there is a place.
+   * @param work is to let each of its calls be held
+   * @throws TimedOut where there is no place before the deadline
+   */
+  async run<T>(deadline: Deadline, work: (held: (ask: Ask) => Ask) => Promise<T>): Promise<T> {
+    await this.#enter(deadline);
+    const calls: Promise<unknown>[] = [];
+    const held =
+      (ask: Ask): Ask =>
+      (call) =>
+        ask((bounds) => {
+          const running = call(bounds);
+          calls.push(running);
+          return running;
         });
-      } finally {
-        (running ?? Promise.resolve()).then(leave, leave);
-      }
-    };
+    try {
+      return await work(held);
+    } finally {
+      void Promise.allSettled(calls).then(() => this.#leave());
+    }
   }
 
   async #enter(deadline: Deadline): Promise<void> {

@@ -140,21 +140,20 @@ export function makeReads(connection: Connection, collections: Collections) {
     },
 
     /**
-     * Linearizable, which the server promises for a look-up that can match one document only, hence two of them: a
-     * majority read can be answered by a primary that was deposed while it was paused, and does not know of a revocation
-     * since.
+     * Linearizable, which the server promises for a look-up that can match one document only: a majority read can be
+     * answered by a primary that was deposed while it was paused, and does not know of a revocation since. What is read
+     * next is read as of the time of that.
      */
-    async findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<FoundKey | undefined> {
-      const ask = gate.through(connection.ask(deadline), deadline);
-      const row = await ask((bounds) =>
-        keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),
-      );
-      if (!row) return undefined;
-      const key = fromKeyRow(row);
-      const owner = await ask((bounds) =>
-        organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),
-      );
-      return { key, organization: owner ? fromOrganizationRow(owner) : newOrganization(key) };
+    findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline): Promise<FoundKey | undefined> {
+      const filter = { keyspace, digest: new Binary(digest) };
+      return gate.run(deadline, async (held) => {
+        const { answer: row, time } = await connection.timed(deadline, (ask) =>
+          held(ask)((bounds) => keys.findOne(filter, { ...bounds, readConcern: 'linearizable' })),
+        );
+        if (!row) return undefined;
+        const key = fromKeyRow(row);
+        return { key, organization: await connection.after(time, deadline, (ask) => organization(held(ask), key)) };
+      });
     },
 
     /** Resolves once the primary has proven, by a write of its own, that a majority follows it. */
