@@ -14,6 +14,8 @@ export interface TcpProxy extends AsyncDisposable {
   delay(ms: number, directions?: readonly Direction[]): void;
   /** Takes what is sent and passes nothing on: the connection stays, and nobody is told. */
   drop(directions?: readonly Direction[]): void;
+  /** Keeps back the answers to requests that look so, until it is mended. What else the connection carries goes on. */
+  hold(requests: (bytes: Buffer) => boolean): void;
   /** Tells one side of the open connections that the other sends nothing more, while what it sends itself goes on. */
   halfClose(direction: Direction): void;
   /** Resets the open connections. New ones are accepted. */
@@ -41,7 +43,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
   let fault: Fault = {};
 
   const server = createServer({ allowHalfOpen: true }, (near) => {
-    const pair: Pair = { near, far: undefined, first: undefined, suffers: undefined, lost: false };
+    const pair: Pair = { near, far: undefined, first: undefined, suffers: undefined, asked: undefined, lost: false };
     pairs.add(pair);
     near.setNoDelay(true);
     near.on('error', () => undefined);
@@ -74,13 +76,16 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     const later = (pass: () => void) => {
       const ms = pair.suffers === true ? (fault.delayMs?.[direction] ?? 0) : 0;
       const due = ms > 0 ? new Promise<void>((resolve) => setTimeout(resolve, ms)) : undefined;
-      last = last.then(() => due).then(pass);
+      const { held } = fault;
+      const kept = direction === 'down' && pair.asked && held?.requests(pair.asked) ? held.over : undefined;
+      last = last.then(() => Promise.all([due, kept])).then(pass);
     };
-    from.on('data', (chunk) => {
+    from.on('data', (chunk: Buffer) => {
       if (pair.suffers && fault.dropped?.includes(direction)) {
         pair.lost = true;
         return;
       }
+      if (direction === 'up') pair.asked = chunk;
       later(() => {
         if (!to.destroyed && !to.write(chunk)) {
           from.pause();
@@ -112,6 +117,12 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     drop(directions = DIRECTIONS) {
       fault = { ...fault, dropped: directions };
     },
+    hold(requests) {
+      fault.held?.end();
+      let end: () => void = () => undefined;
+      const over = new Promise<void>((resolve) => (end = resolve));
+      fault = { ...fault, held: { requests, over, end } };
+    },
     halfClose(direction) {
       for (const { near, far, suffers } of pairs) {
         if (suffers === true) (direction === 'up' ? far : near)?.end();
@@ -125,6 +136,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
       reset(({ first }) => first !== undefined && whose(first));
     },
     mend() {
+      fault.held?.end();
       fault = {};
       reset(({ lost }) => lost);
     },
@@ -147,6 +159,8 @@ interface Pair {
   first: Buffer | undefined;
   /** Unknown until its first bytes have come. */
   suffers: boolean | undefined;
+  /** What the near side has sent last. */
+  asked: Buffer | undefined;
   /** Something was swallowed. */
   lost: boolean;
 }
@@ -155,4 +169,9 @@ interface Fault {
   readonly delayMs?: Partial<Record<Direction, number>>;
   readonly dropped?: readonly Direction[];
   readonly severed?: (firstBytes: Buffer) => boolean;
+  readonly held?: {
+    readonly requests: (bytes: Buffer) => boolean;
+    readonly over: Promise<void>;
+    readonly end: () => void;
+  };
 }
