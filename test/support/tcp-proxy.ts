@@ -1,6 +1,7 @@
 /** A network between two programs that can be made bad: it delays, swallows, half-closes and cuts, each way by itself. */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** `up`: from the one that connects to the one that listens. */
 export type Direction = 'up' | 'down';
@@ -14,8 +15,13 @@ export interface TcpProxy extends AsyncDisposable {
   delay(ms: number, directions?: readonly Direction[]): void;
   /** Takes what is sent and passes nothing on: the connection stays, and nobody is told. */
   drop(directions?: readonly Direction[]): void;
-  /** Keeps back the answers to requests that look so, until it is mended. What else the connection carries goes on. */
-  hold(requests: (bytes: Buffer) => boolean): void;
+  /**
+   * Holds back the answers to requests that look so: for so long, or, without an end, until it is mended. What else the
+   * connection carries goes on.
+   */
+  delayAnswers(ms: number, requests: (bytes: Buffer) => boolean): void;
+  /** Resolves once the next answer to a request that looks so has come by, and what is done to it has been decided. */
+  nextAnswer(requests: (bytes: Buffer) => boolean): Promise<void>;
   /** Tells one side of the open connections that the other sends nothing more, while what it sends itself goes on. */
   halfClose(direction: Direction): void;
   /** Resets the open connections. New ones are accepted. */
@@ -40,6 +46,7 @@ export interface ProxyOptions {
 /** Starts a proxy on a free port of 127.0.0.1. */
 export async function startProxy(target: number, { suffers = () => true }: ProxyOptions = {}): Promise<TcpProxy> {
   const pairs = new Set<Pair>();
+  const waitingForAnswers = new Set<{ readonly requests: (bytes: Buffer) => boolean; readonly come: () => void }>();
   let fault: Fault = {};
 
   const server = createServer({ allowHalfOpen: true }, (near) => {
@@ -76,9 +83,8 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     const later = (pass: () => void) => {
       const ms = pair.suffers === true ? (fault.delayMs?.[direction] ?? 0) : 0;
       const due = ms > 0 ? new Promise<void>((resolve) => setTimeout(resolve, ms)) : undefined;
-      const { held } = fault;
-      const kept = direction === 'down' && pair.asked && held?.requests(pair.asked) ? held.over : undefined;
-      last = last.then(() => Promise.all([due, kept])).then(pass);
+      const held = direction === 'down' ? holdFor(pair) : undefined;
+      last = last.then(() => Promise.all([due, held])).then(pass);
     };
     from.on('data', (chunk: Buffer) => {
       if (pair.suffers && fault.dropped?.includes(direction)) {
@@ -97,6 +103,16 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
       if (pair.suffers && fault.dropped?.includes(direction)) pair.lost = true;
       else later(() => to.end());
     });
+  }
+  function holdFor({ asked }: Pair): Promise<void> | undefined {
+    if (!asked) return undefined;
+    const { late } = fault;
+    const held = late?.requests(asked) ? late.begin() : undefined;
+    for (const waiting of [...waitingForAnswers].filter(({ requests }) => requests(asked))) {
+      waitingForAnswers.delete(waiting);
+      waiting.come();
+    }
+    return held;
   }
   function reset(which: (pair: Pair) => boolean): void {
     for (const pair of pairs) {
@@ -117,11 +133,19 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
     drop(directions = DIRECTIONS) {
       fault = { ...fault, dropped: directions };
     },
-    hold(requests) {
-      fault.held?.end();
-      let end: () => void = () => undefined;
-      const over = new Promise<void>((resolve) => (end = resolve));
-      fault = { ...fault, held: { requests, over, end } };
+    delayAnswers(ms, requests) {
+      const over = new AbortController();
+      const begin = async () => {
+        if (ms !== Number.POSITIVE_INFINITY) await sleep(ms, undefined, { signal: over.signal }).catch(() => undefined);
+        else if (!over.signal.aborted) await once(over.signal, 'abort');
+      };
+      // What waits for the end of an earlier one goes on waiting for the end of all.
+      const former = fault.late;
+      over.signal.addEventListener('abort', () => former?.end());
+      fault = { ...fault, late: { requests, begin, end: () => over.abort() } };
+    },
+    nextAnswer(requests) {
+      return new Promise((come) => void waitingForAnswers.add({ requests, come }));
     },
     halfClose(direction) {
       for (const { near, far, suffers } of pairs) {
@@ -136,7 +160,7 @@ export async function startProxy(target: number, { suffers = () => true }: Proxy
       reset(({ first }) => first !== undefined && whose(first));
     },
     mend() {
-      fault.held?.end();
+      fault.late?.end();
       fault = {};
       reset(({ lost }) => lost);
     },
@@ -169,9 +193,10 @@ interface Fault {
   readonly delayMs?: Partial<Record<Direction, number>>;
   readonly dropped?: readonly Direction[];
   readonly severed?: (firstBytes: Buffer) => boolean;
-  readonly held?: {
+  readonly late?: {
     readonly requests: (bytes: Buffer) => boolean;
-    readonly over: Promise<void>;
+    /** Resolves when an answer that comes now may go on. */
+    readonly begin: () => Promise<void>;
     readonly end: () => void;
   };
 }

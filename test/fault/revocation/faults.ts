@@ -139,7 +139,7 @@ function networkFaults(): AccessFault[] {
 function streamFaults({ db }: RevocationStack, cooled: Cooled): AccessFault[] {
   return [
     ofReplica('a change stream that stalls while all else goes on', 'nothing', async (replica, random) => {
-      replica.link.holdStream();
+      replica.link.delayStream();
       await sleep(replica.leaseMs * (0.5 + 1.5 * random.next()));
       replica.link.mend();
     }),

@@ -168,7 +168,9 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   }
   async function verify(chance: Random, replica: number): Promise<void> {
     const [key] = pickKeys(chance, 1);
-    if (key) await clients.verify(replica, key, chance.next() < 0.8);
+    if (!key) return;
+    const { kind } = await clients.verify(replica, key, chance.next() < 0.8);
+    if (kind === 'failed') await sleep(RETRY_MS);
   }
   async function verifyMany(chance: Random, replica: number): Promise<void> {
     const keys = pickKeys(chance, BATCH);

@@ -1,4 +1,5 @@
 /** Three replicas on a set of three members, each with a network of its own towards them. */
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Db, MongoClient } from 'mongodb';
@@ -20,8 +21,10 @@ export interface Link {
   swallow(directions?: readonly Direction[]): void;
   /** Resets connections, and all that are tried. */
   sever(): void;
-  /** Keeps back what the change stream brings, while all else goes on. */
-  holdStream(): void;
+  /** Keeps back what the change stream brings, for so long or until it is mended, while all else goes on. */
+  delayStream(ms?: number): void;
+  /** Resolves once the change stream has brought something as far as here. */
+  nextOfStream(): Promise<void>;
   /** All is as before. What was kept back arrives; what was swallowed does not. */
   mend(): void;
 }
@@ -50,12 +53,21 @@ export interface RevocationStackOptions {
   readonly program: Program;
   /** By the replica, and so how many there are. Absent: as the service has it. */
   readonly leaseMs: readonly (number | undefined)[];
+  /** Goes on when the stack is gone; the replicas have a database of their own there. Absent: started for this stack. */
+  readonly mongodb?: ThreeMembers;
+  /** Added to the MongoDB URI of the replica with this index. */
+  readonly uriOptions?: ReadonlyMap<number, string>;
 }
 
 const LEASE_MS_DEFAULT = 15_000;
 const HOLDING_MS_MAX = 30_000;
 
-export async function startRevocationStack({ program, leaseMs }: RevocationStackOptions): Promise<RevocationStack> {
+export async function startRevocationStack({
+  program,
+  leaseMs,
+  mongodb: shared,
+  uriOptions,
+}: RevocationStackOptions): Promise<RevocationStack> {
   const started: AsyncDisposable[] = [];
   const use = <T extends AsyncDisposable>(one: T): T => {
     started.push(one);
@@ -65,28 +77,34 @@ export async function startRevocationStack({ program, leaseMs }: RevocationStack
     for (const one of started.splice(0).reverse()) await one[Symbol.asyncDispose]();
   };
   try {
-    const mongodb = use(await startThreeMembers());
+    const mongodb = shared ?? use(await startThreeMembers());
     const client = use(new MongoClient(mongodb.uri, { heartbeatFrequencyMS: 1000 }));
-    const replicas: RevocationReplica[] = [];
-    for (const [index, ms] of leaseMs.entries()) {
+    const database = `keyreeve-${randomUUID()}`;
+    const startOne = async (ms: number | undefined, index: number): Promise<RevocationReplica> => {
       const proxies: { readonly port: number; readonly proxy: TcpProxy }[] = [];
       for (const { address, proxy } of mongodb.members) {
         proxies.push({ port: portOf(address), proxy: use(await startProxy(proxy.target)) });
       }
+      const uri = new URL(`${mongodb.uri}${uriOptions?.get(index) ?? ''}`);
+      uri.pathname = database;
       const settings: ServiceSettings = {
-        KEYREEVE_MONGODB_URI: mongodb.uri,
+        KEYREEVE_MONGODB_URI: uri.href,
         KEYREEVE_KEYSPACES: KEYSPACES,
         ...(ms !== undefined && { KEYREEVE_LEASE_MS: `${ms}` }),
       };
       const detours = proxies.map(({ port, proxy }) => `--detour=${port}=${proxy.port}`);
       const service = use(await startService(settings, { program: [program.path, '--no-sink', ...detours] }));
       const link = linkOver(proxies.map(({ proxy }) => proxy));
-      replicas.push(replicaOf(index, service, link, ms ?? LEASE_MS_DEFAULT));
-    }
+      return replicaOf(index, service, link, ms ?? LEASE_MS_DEFAULT);
+    };
+    const [first, ...others] = leaseMs;
+    // The first prepares the database; the others have nothing left to prepare, and start side by side.
+    const replicas = [await startOne(first, 0)];
+    replicas.push(...(await Promise.all(others.map((ms, at) => startOne(ms, at + 1)))));
     return {
       replicas,
       mongodb,
-      db: client.db('keyreeve'),
+      db: client.db(database),
       async holding(of = replicas) {
         const endMs = performance.now() + HOLDING_MS_MAX;
         for (const replica of of) {
@@ -133,7 +151,8 @@ function linkOver(proxies: readonly TcpProxy[]): Link {
     delay: (ms, directions) => each((proxy) => proxy.delay(ms, directions))(),
     swallow: (directions) => each((proxy) => proxy.drop(directions))(),
     sever: each((proxy) => proxy.sever()),
-    holdStream: each((proxy) => proxy.hold(isOfStream)),
+    delayStream: (ms = Number.POSITIVE_INFINITY) => each((proxy) => proxy.delayAnswers(ms, isOfStream))(),
+    nextOfStream: () => Promise.race(proxies.map((proxy) => proxy.nextAnswer(isOfStream))),
     mend: each((proxy) => proxy.mend()),
   };
 }
