@@ -85,10 +85,8 @@ export async function startRevocationStack({
       for (const { address, proxy } of mongodb.members) {
         proxies.push({ port: portOf(address), proxy: use(await startProxy(proxy.target)) });
       }
-      const uri = new URL(`${mongodb.uri}${uriOptions?.get(index) ?? ''}`);
-      uri.pathname = database;
       const settings: ServiceSettings = {
-        KEYREEVE_MONGODB_URI: uri.href,
+        KEYREEVE_MONGODB_URI: `${mongodb.uri.replace('/?', `/${database}?`)}${uriOptions?.get(index) ?? ''}`,
         KEYREEVE_KEYSPACES: KEYSPACES,
         ...(ms !== undefined && { KEYREEVE_LEASE_MS: `${ms}` }),
       };
