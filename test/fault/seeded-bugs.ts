@@ -21,6 +21,20 @@ export interface SeededBug {
   readonly caughtAs: ViolationKind;
 }
 
+/** A verification that does not answer from memory reads what a majority has acknowledged, as far as one member knows. */
+export const MAJORITY_READS: readonly Replacement[] = [
+  {
+    file: 'src/store/mongodb/read.ts',
+    from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
+    to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
+  },
+  {
+    file: 'src/store/mongodb/read.ts',
+    from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
+    to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
+  },
+];
+
 export const SEEDED_BUGS: readonly SeededBug[] = [
   {
     name: 'an event is written after the transaction',
@@ -208,18 +222,7 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
   },
   {
     name: 'a verification reads what a majority has acknowledged as far as this member knows',
-    replacements: [
-      {
-        file: 'src/store/mongodb/read.ts',
-        from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
-        to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
-      },
-      {
-        file: 'src/store/mongodb/read.ts',
-        from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
-        to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
-      },
-    ],
+    replacements: MAJORITY_READS,
     scenario: askDeposed,
     caughtAs: 'valid-after-revoke',
   },

@@ -34,7 +34,8 @@ export interface RevocationFigures {
   readonly enforced: number;
   /** How often one answered that it is not yet. */
   readonly incomplete: number;
-  readonly unknown: number;
+  /** Calls whose outcome nobody knows, by what was told instead. */
+  readonly unknown: Readonly<Record<string, number>>;
   /** By decision, or by why there was none. */
   readonly verifications: Readonly<Record<string, number>>;
   /** Of those decided, how many after the key's end was enforced. */
@@ -264,7 +265,7 @@ function figuresOf(history: RevocationHistory, afterEnforced: number): Revocatio
     takings: countBy(takings.map(({ target }) => target.way)),
     enforced: complete.length,
     incomplete: takings.filter(({ outcome }) => outcome.kind === 'answered' && !outcome.complete).length,
-    unknown: takings.filter(({ outcome }) => outcome.kind === 'unknown').length,
+    unknown: countBy(takings.flatMap(({ outcome }) => (outcome.kind === 'unknown' ? [outcome.reason] : []))),
     verifications: countBy(
       verifications.map(({ outcome }) => (outcome.kind === 'decided' ? outcome.decision : outcome.reason)),
     ),

@@ -150,19 +150,6 @@ function streamFaults({ db }: RevocationStack, cooled: Cooled): AccessFault[] {
       replica.tell({ order: 'slow-reads', ms: 0 });
     }),
     {
-      name: 'documents of replicas removed by somebody else',
-      of: 'set',
-      plan: ({ leaseMs }) => ({
-        keeps: 'nothing',
-        replicas: [0, 1, 2],
-        make: async () => {
-          [0, 1, 2].forEach(cooled);
-          await db.collection('replicas').deleteMany({});
-          await sleep(leaseMs);
-        },
-      }),
-    },
-    {
       name: 'cursors of change streams killed',
       of: 'set',
       plan: ({ leaseMs }) => ({

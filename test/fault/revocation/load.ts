@@ -9,7 +9,7 @@ import type { TakingOutcome, Way } from './history.js';
 const TAKE_EVERY_MS = 55;
 const TAKING_MAX = 150;
 const READY_MAX = 80;
-const MAKERS = 6;
+const MAKERS = 8;
 const ORGANIZATIONS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 const SUSPENDERS = 2;
 const SUSPENDED_KEYS = 3;
@@ -18,7 +18,8 @@ const UNTOUCHED_KEYS = 8;
 const VERIFIERS = 2;
 const BATCH = 20;
 const RECENT = 300;
-const REST_MS = 15;
+const REST_MS = 30;
+const BATCH_REST_MS = 150;
 const RETRY_MS = 100;
 const SHORT_PATIENCE_MS = [30, 400] as const;
 const SHORTEN_MS = 700;
@@ -26,12 +27,12 @@ const SHORTEN_MS = 700;
 const PATIENCE_BEYOND_MS = 6000;
 
 const WAYS: readonly (readonly [Way, number])[] = [
-  ['revoke', 0.35],
-  ['revoke by name', 0.15],
-  ['rotate', 0.15],
-  ['disable', 0.15],
-  ['narrow', 0.1],
-  ['shorten', 0.1],
+  ['disable', 0.4],
+  ['revoke', 0.25],
+  ['revoke by name', 0.1],
+  ['rotate', 0.1],
+  ['narrow', 0.08],
+  ['shorten', 0.07],
 ];
 
 export interface AccessLoad {
@@ -125,7 +126,8 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
       await clients.take(way, holding, { replica: chance.pick(replicas), patienceMs });
       await everywhere(holding.keys);
     }
-    if (way === 'disable') await clients.giveBack('disable', holding, chance.pick(replicas));
+    // Once more: it is in every memory already.
+    if (way === 'disable' && (await clients.giveBack('disable', holding, chance.pick(replicas)))) ready.push(holding);
   }
 
   async function takeOften(chance: Random): Promise<void> {
@@ -155,7 +157,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
       await everywhere(keys);
       await clients.verifyBatch(chance.pick(replicas), keys);
       if (!(await clients.giveBack('suspend', holding, chance.pick(replicas)))) return;
-      await sleep(chance.between(0, 10 * REST_MS));
+      await sleep(chance.between(0, BATCH_REST_MS));
     }
   }
 
@@ -175,7 +177,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   async function verifyMany(chance: Random, replica: number): Promise<void> {
     const keys = pickKeys(chance, BATCH);
     if (keys.length > 0) await clients.verifyBatch(replica, keys);
-    await sleep(5 * REST_MS);
+    await sleep(BATCH_REST_MS);
   }
 
   async function loop(chance: Random, step: (chance: Random) => Promise<void>): Promise<void> {

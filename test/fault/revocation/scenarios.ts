@@ -24,6 +24,7 @@ interface Stage {
   readonly near: RevocationReplica;
   /** The one that something happens to. */
   readonly far: RevocationReplica;
+  readonly third: RevocationReplica;
   /** A key that all replicas, or these, have in their memory. */
   readonly key: (of?: readonly RevocationReplica[]) => Promise<HeldKey>;
   /** Resolves once it is enforced. */
@@ -52,8 +53,8 @@ function scenario(act: (stage: Stage) => Promise<void>, setting: Setting = {}): 
 }
 
 function stageOf(stack: RevocationStack, clients: AccessClients): Stage {
-  const [near, far] = stack.replicas;
-  if (!near || !far) throw new Error('two replicas are needed');
+  const [near, far, third] = stack.replicas;
+  if (!near || !far || !third) throw new Error('three replicas are needed');
   let names = 0;
 
   const create = async (): Promise<HeldKey> => {
@@ -78,6 +79,7 @@ function stageOf(stack: RevocationStack, clients: AccessClients): Stage {
     clients,
     near,
     far,
+    third,
     async key(of = stack.replicas) {
       const key = await create();
       for (const replica of of) await warm(key, replica);
@@ -91,6 +93,13 @@ function stageOf(stack: RevocationStack, clients: AccessClients): Stage {
       }
     },
   };
+}
+
+/** So that a replica's document can be told from the others'. */
+const OWN_LEASES: Setting = { leaseMs: [LEASE_MS, LEASE_MS + 100, LEASE_MS + 200] };
+
+function documentsOf({ leaseMs }: RevocationReplica, { db }: RevocationStack) {
+  return db.collection('replicas').find({ lease_ms: leaseMs }).toArray();
 }
 
 const CALM_ROUNDS = 5;
@@ -222,17 +231,26 @@ export const joining = scenario(async ({ stack, clients, near, far, key, take })
   far.link.mend();
 });
 
-/** A replica is cut off until it has lost its place, and joins anew. */
-export const lostPlace = scenario(async ({ stack, clients, far, key, take }) => {
+/** A replica is cut off until the others have removed it, and joins anew. */
+export const lostPlace = scenario(async ({ stack, clients, near, far, key, take }) => {
   const held = await key();
   far.link.sever();
   await take('revoke', { keys: [held] });
-  // Whether somebody has removed it already or not: it is gone for long.
-  await stack.db.collection('replicas').deleteMany({});
+  while ((await documentsOf(far, stack)).length > 0) await sleep(LOOK_MS);
   far.link.mend();
-  await stack.holding();
+  await stack.holding([near, far]);
   await clients.verify(far.index, held);
-});
+}, OWN_LEASES);
+
+/** What happens between the loss of a replica's place and its return is told to nobody. */
+export const betweenLives = scenario(async ({ stack, clients, far, key, take }) => {
+  const held = await key();
+  for (const { _id } of await documentsOf(far, stack)) await stack.db.collection('replicas').deleteOne({ _id });
+  while ((await far.report())?.holds !== false) await sleep(LOOK_MS);
+  await take('revoke', { keys: [held] });
+  await stack.holding([far]);
+  await clients.verify(far.index, held);
+}, OWN_LEASES);
 
 /** Whoever is told "not yet" asks again. */
 export const repeated = scenario(
@@ -256,6 +274,26 @@ export const mixedLeases = scenario(
     await take('revoke', { keys: [held] });
     await clients.verify(far.index, held);
     far.link.mend();
+  },
+  { leaseMs: [LEASE_MS, 4 * LEASE_MS, LEASE_MS] },
+);
+
+/**
+ * One call waits for a replica that is gone. Another one, whose change a second replica cannot hear of, comes while it does.
+ */
+export const joinedRound = scenario(
+  async ({ clients, near, far, third, key, take }) => {
+    const [first, second] = [await key(), await key()];
+    third.link.swallow();
+    const waiting = take('revoke', { keys: [first] });
+    // The second replica has said by then that it has heard of the first.
+    await sleep(near.leaseMs / 4);
+    far.link.delayStream();
+    await take('revoke', { keys: [second] });
+    await clients.verify(far.index, second);
+    await waiting;
+    far.link.mend();
+    third.link.mend();
   },
   { leaseMs: [LEASE_MS, 4 * LEASE_MS, LEASE_MS] },
 );

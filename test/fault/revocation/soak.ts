@@ -112,7 +112,8 @@ class Total {
   readonly #verifications = new Map<string, number>();
   readonly #calmMs: number[] = [];
   readonly #disturbedMs: number[] = [];
-  readonly #sums = { enforced: 0, incomplete: 0, unknown: 0, afterEnforced: 0 };
+  readonly #unknown = new Map<string, number>();
+  readonly #sums = { enforced: 0, incomplete: 0, afterEnforced: 0 };
   #reads = 0;
 
   add({ violations, figures, faults, reads }: AccessTrialFindings): void {
@@ -120,14 +121,10 @@ class Total {
     addUp(this.#faults, faults);
     addUp(this.#takings, new Map(Object.entries(figures.takings)));
     addUp(this.#verifications, new Map(Object.entries(figures.verifications)));
+    addUp(this.#unknown, new Map(Object.entries(figures.unknown)));
     this.#calmMs.push(...figures.calmMs);
     this.#disturbedMs.push(...figures.disturbedMs);
-    for (const name of [
-      'enforced',
-      'incomplete',
-      'unknown',
-      'afterEnforced',
-    ] as const satisfies (keyof RevocationFigures)[]) {
+    for (const name of ['enforced', 'incomplete', 'afterEnforced'] as const satisfies (keyof RevocationFigures)[]) {
       this.#sums[name] += figures[name];
     }
     this.#reads += reads;
@@ -142,6 +139,7 @@ class Total {
       faults: Object.fromEntries(this.#faults),
       takings: Object.fromEntries(this.#takings),
       ...this.#sums,
+      unknown: Object.fromEntries(this.#unknown),
       verifications: Object.fromEntries(this.#verifications),
       reads: this.#reads,
       calm: latenciesOf(this.#calmMs),
@@ -151,24 +149,15 @@ class Total {
   }
 
   table(): string {
-    const {
-      date,
-      seed: of,
-      minutes,
-      faults,
-      takings,
-      verifications,
-      reads,
-      calm,
-      disturbed,
-      violations,
-    } = this.result();
+    const result = this.result();
+    const { minutes, faults, takings, unknown, verifications, reads, calm, disturbed, violations } = result;
     const rows: [string, string][] = [
-      ['date, seed', `${date.slice(0, 10)}, ${of}`],
+      ['date, seed', `${result.date.slice(0, 10)}, ${result.seed}`],
       ['minutes', `${minutes}`],
       ['faults', `${sumOf(faults)}`],
       ['calls that took access away', `${sumOf(takings)}: ${list(takings)}`],
-      ['told to be enforced; not yet; outcome unknown', Object.values(this.#sums).slice(0, 3).join('; ')],
+      ['told to be enforced; not yet', `${this.#sums.enforced}; ${this.#sums.incomplete}`],
+      ['outcome unknown', `${sumOf(unknown)}: ${list(unknown)}`],
       ['verifications', `${sumOf(verifications)}: ${list(verifications)}`],
       ['of keys whose end was enforced before', `${this.#sums.afterEnforced}`],
       ['records looked up in the store', `${reads}`],
