@@ -4,13 +4,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { History } from '../support/history.js';
-import { check, type Findings, type ViolationKind } from './checker.js';
-import { Clients } from './clients.js';
-import { KEY_LIMITS } from './load.js';
+import type { Findings, ViolationKind } from './checker.js';
 import type { Program, Replacement } from './program.js';
 import type { Random } from './random.js';
-import { type ReplicatedStack, startEmbeddedStack, startReplicatedStack } from './stack.js';
+import { startEmbeddedStack, startReplicatedStack } from './stack.js';
 import { runTrial } from './trial.js';
 
 export interface SeededBug {
@@ -20,20 +17,6 @@ export interface SeededBug {
   /** What the checker must call it. */
   readonly caughtAs: ViolationKind;
 }
-
-/** A verification that does not answer from memory reads what a majority has acknowledged, as far as one member knows. */
-export const MAJORITY_READS: readonly Replacement[] = [
-  {
-    file: 'src/store/mongodb/read.ts',
-    from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
-    to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
-  },
-  {
-    file: 'src/store/mongodb/read.ts',
-    from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
-    to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
-  },
-];
 
 export const SEEDED_BUGS: readonly SeededBug[] = [
   {
@@ -220,12 +203,6 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     scenario: replicated('Kafka behind a network that swallows', 'Kafka killed', 'Kafka cut off for a moment'),
     caughtAs: 'event-missing',
   },
-  {
-    name: 'a verification reads what a majority has acknowledged as far as this member knows',
-    replacements: MAJORITY_READS,
-    scenario: askDeposed,
-    caughtAs: 'valid-after-revoke',
-  },
 ];
 
 /** No fault, for as long as one would last. */
@@ -254,55 +231,4 @@ export function named<F extends { readonly name: string }>(faults: readonly F[],
     if (!fault) throw new Error(`there is no fault called: ${name}`);
     return fault;
   });
-}
-
-const ORGANIZATION = 'open/red';
-const VERIFICATIONS = 16;
-const ROUNDS = 3;
-
-/**
- * A replica that hears late of an election, because it looks seldom, asks the primary that was deposed as that wakes up;
- * a key has been revoked meanwhile.
- */
-async function askDeposed(program: Program): Promise<Findings> {
-  const secondUri = '&serverMonitoringMode=poll&heartbeatFrequencyMS=300000&socketTimeoutMS=60000';
-  await using stack = await startReplicatedStack({ program, secondUri });
-  const history = new History();
-  using clients = new Clients(stack.replicas, history);
-  // It answers before it knows that it is deposed in most rounds, not in all.
-  for (let round = 0; round < ROUNDS; round += 1) await askOldPrimary(stack, clients, round);
-
-  await stack.ensureUp();
-  const stored = await clients.readStored([ORGANIZATION]);
-  return await check({
-    history: history.operations,
-    stored,
-    published: await stack.published(),
-    keyLimits: KEY_LIMITS,
-  });
-}
-
-async function askOldPrimary({ mongodb }: ReplicatedStack, clients: Clients, round: number): Promise<void> {
-  const created = await clients.create(0, ORGANIZATION, `create-${round}`, `key ${round}`);
-  if (created.kind !== 'acknowledged' || created.credential === undefined) throw new Error('no key was made');
-  const { keyId, credential } = created;
-  // So many connections are open then, and whoever asks needs no new one.
-  const verifyOften = () =>
-    Promise.all(Array.from({ length: VERIFICATIONS }, () => clients.verify(1, keyId, credential)));
-  await verifyOften();
-
-  const old = await mongodb.primary();
-  await old.pause();
-  let asked: Promise<unknown>;
-  try {
-    while ((await mongodb.primary()) === old);
-    while ((await clients.revoke(0, ORGANIZATION, `revoke-${round}`, keyId)).kind !== 'acknowledged');
-    asked = verifyOften();
-    // On its way to the one that sleeps.
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  } finally {
-    old.resume();
-  }
-  await asked;
-  await mongodb.whole();
 }

@@ -44,8 +44,6 @@ export interface Stack extends AsyncDisposable {
 export interface StackOptions {
   /** The failing service, which is told where to die; absent: the service as built. */
   readonly program?: Program;
-  /** Added to the MongoDB URI of the second replica. */
-  readonly secondUri?: string;
 }
 
 export async function startEmbeddedStack(options: StackOptions): Promise<Stack> {
@@ -94,8 +92,7 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
   const replicas: Service[] = [];
   try {
     while (replicas.length < 2) {
-      const uri = `${mongodb.uri}${replicas.length === 1 ? (options.secondUri ?? '') : ''}`;
-      const replica = await startReplica({ ...settings, KEYREEVE_MONGODB_URI: uri }, options);
+      const replica = await startReplica({ ...settings, KEYREEVE_MONGODB_URI: mongodb.uri }, options);
       replicas.push(replica);
       started.push(replica);
     }

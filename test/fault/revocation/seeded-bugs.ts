@@ -3,7 +3,6 @@
  * every time. What is replaced must be there exactly once, so a bug whose place has changed is noticed.
  */
 import type { Replacement } from '../program.js';
-import { MAJORITY_READS } from '../seeded-bugs.js';
 import type { RevocationViolationKind } from './checker.js';
 import {
   betweenLives,
@@ -136,7 +135,18 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
   },
   {
     name: 'a verification without a lease reads what a majority has acknowledged as far as this member knows',
-    replacements: MAJORITY_READS,
+    replacements: [
+      {
+        file: 'src/store/mongodb/read.ts',
+        from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
+        to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
+      },
+      {
+        file: 'src/store/mongodb/read.ts',
+        from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
+        to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
+      },
+    ],
     scenario: deposedPrimary,
     caughtAs: 'valid-after-enforced',
   },
