@@ -1,6 +1,6 @@
 /**
  * Takes access away for a long time while three replicas and their database are hurt: `npm run soak:revocation --
- * --minutes 60 [--seed N] [--fault TEXT]`. Or tries the checker with each seeded bug: `--seeded-bugs [--only TEXT]`. Prints
+ * --minutes 60 [--seed N] [--fault TEXT] [--lease MS]`. Or tries the checker with each seeded bug: `--seeded-bugs [--only TEXT]`. Prints
  * how it goes on, and at the end the result as a table and as a line of JSON. Ends with 1 where a promise was broken or a
  * bug not found.
  */
@@ -38,6 +38,7 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '60' },
     seed: { type: 'string' },
     fault: { type: 'string', default: '' },
+    lease: { type: 'string' },
     'seeded-bugs': { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
   },
@@ -56,7 +57,8 @@ async function soak(): Promise<boolean> {
   const total = new Total();
   await using program = await buildProgram();
   for (let round = 0; performance.now() < endMs; round += 1) {
-    const leaseMs = LEASES[round % LEASES.length] ?? [];
+    const leaseMs =
+      values.lease === undefined ? (LEASES[round % LEASES.length] ?? []) : Array<number>(3).fill(Number(values.lease));
     const findings = await tryRound(program, leaseMs, random.fork(), endMs);
     total.add(findings);
     const { calmMs, disturbedMs, ...figures } = findings.figures;
