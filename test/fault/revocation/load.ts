@@ -10,7 +10,8 @@ const TAKE_EVERY_MS = 55;
 const TAKING_MAX = 150;
 const READY_MAX = 80;
 const MAKERS = 8;
-const ORGANIZATIONS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
+/** Many, so that replicas seldom meet in one: they would wait for each other. */
+const ORGANIZATIONS = Array.from({ length: 200 }, (_, at) => `open-${at}`);
 const SUSPENDERS = 2;
 const SUSPENDED_KEYS = 3;
 const UNTOUCHED_KEYS = 8;
@@ -67,7 +68,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
 
   async function make(chance: Random): Promise<void> {
     if (ready.length >= READY_MAX) return;
-    const key = await clients.create(chance.pick(replicas), `open-${chance.pick(ORGANIZATIONS)}`, newName());
+    const key = await clients.create(chance.pick(replicas), chance.pick(ORGANIZATIONS), newName());
     if (!key) return;
     const successor = chance.next() < 0.2 ? await clients.succeed(chance.pick(replicas), key) : undefined;
     const keys = successor ? [successor, key] : [key];

@@ -213,23 +213,26 @@ export const lateRecord = scenario(async ({ stack, clients, near, far, key, take
 
 const PONDER_MS = 8000;
 
-/** A replica joins while a change is about to be committed, and stalls as it is. */
-export const joining = scenario(async ({ stack, clients, near, far, key, take }) => {
-  await far.service.kill();
-  const held = await key([near]);
-  near.tell({ order: 'ponder', ms: PONDER_MS });
-  const taken = take('revoke', { keys: [held] });
-  await far.service.restart();
-  await stack.holding([far]);
-  const outcomes = [await clients.verify(far.index, held), await clients.verify(far.index, held)];
-  far.link.delayStream();
-  if (outcomes.some((outcome) => outcome.kind !== 'decided' || outcome.decision !== 'VALID')) {
-    throw new Error('the replica did not join in time');
-  }
-  await taken;
-  await clients.verify(far.index, held);
-  far.link.mend();
-});
+/** A replica joins while a change is about to be committed, and stalls. Its lease outlasts the commit. */
+export const joining = scenario(
+  async ({ stack, clients, near, far, key, take }) => {
+    await far.service.kill();
+    const held = await key([near]);
+    near.tell({ order: 'ponder', ms: PONDER_MS });
+    const taken = take('revoke', { keys: [held] });
+    await far.service.restart();
+    await stack.holding([far]);
+    const outcomes = [await clients.verify(far.index, held), await clients.verify(far.index, held)];
+    far.link.delayStream();
+    if (outcomes.some((outcome) => outcome.kind !== 'decided' || outcome.decision !== 'VALID')) {
+      throw new Error('the replica did not join in time');
+    }
+    await taken;
+    await clients.verify(far.index, held);
+    far.link.mend();
+  },
+  { leaseMs: [LEASE_MS, 6 * LEASE_MS, LEASE_MS] },
+);
 
 /** A replica is cut off until the others have removed it, and joins anew. */
 export const lostPlace = scenario(async ({ stack, clients, near, far, key, take }) => {
@@ -318,6 +321,11 @@ export const lateStream = scenario(
   { leaseMs: [LEASE_MS, 15_000, LEASE_MS] },
 );
 
+/** Whatever hangs is waited for: a connection that fails would make the driver look who is primary. */
+const LOOKS_SELDOM = [
+  '&serverMonitoringMode=poll&heartbeatFrequencyMS=300000',
+  '&socketTimeoutMS=60000&connectTimeoutMS=60000&maxPoolSize=300',
+].join('');
 const DEPOSED_ROUNDS = 3;
 const VERIFICATIONS = 16;
 
@@ -351,5 +359,5 @@ export const deposedPrimary = scenario(
       await mongodb.whole();
     }
   },
-  { uriOptions: new Map([[1, '&serverMonitoringMode=poll&heartbeatFrequencyMS=300000&socketTimeoutMS=60000']]) },
+  { uriOptions: new Map([[1, LOOKS_SELDOM]]) },
 );
