@@ -134,7 +134,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   async function takeOften(chance: Random): Promise<void> {
     while (!over) {
       await sleep(TAKE_EVERY_MS);
-      if (running.size >= TAKING_MAX || ready.length === 0) continue;
+      if (over || running.size >= TAKING_MAX || ready.length === 0) continue;
       const [holding] = ready.splice(chance.between(0, ready.length), 1);
       if (!holding) continue;
       const taking = take(chance.fork(), holding).finally(() => running.delete(taking));
@@ -207,7 +207,8 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
     },
     async stop() {
       over = true;
-      await Promise.all([...loops, ...running]);
+      await Promise.all(loops);
+      await Promise.all(running);
       // Whatever was missed is still in memory.
       const all = [...taken, ...untouched, ...suspended, ...ready.flatMap(({ keys }) => keys)];
       for (let at = 0; at < all.length; at += BATCH) {
