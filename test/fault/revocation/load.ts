@@ -59,6 +59,8 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   let enforced = 0;
   let over = false;
 
+  // It changes while a loop waits, which the compiler does not see.
+  const isOver = () => over;
   const newName = () => `key-${(names += 1)}`;
   const newRequest = () => `r${(requests += 1)}`;
 
@@ -134,7 +136,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   async function takeOften(chance: Random): Promise<void> {
     while (!over) {
       await sleep(TAKE_EVERY_MS);
-      if (over || running.size >= TAKING_MAX || ready.length === 0) continue;
+      if (isOver() || running.size >= TAKING_MAX || ready.length === 0) continue;
       const [holding] = ready.splice(chance.between(0, ready.length), 1);
       if (!holding) continue;
       const taking = take(chance.fork(), holding).finally(() => running.delete(taking));

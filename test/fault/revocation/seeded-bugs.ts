@@ -68,11 +68,8 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
     replacements: [
       {
         file: `${LEASES}/membership.ts`,
-        from: `collections.replicas.updateOne(filter, renewal, { ...bounds, writeConcern: FLEETING }),
-        );`,
-        to: `collections.replicas.updateOne(filter, renewal, { ...bounds, writeConcern: FLEETING }),
-        );
-        this.#lease.prove(number);`,
+        from: 'await connection.ask(Deadline.after(leaseMs, clock))(write);',
+        to: 'await connection.ask(Deadline.after(leaseMs, clock))(write); this.#lease.prove(number);',
       },
     ],
     scenario: stalledStream,
@@ -138,13 +135,8 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
     replacements: [
       {
         file: 'src/store/mongodb/read.ts',
-        from: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'linearizable' }),",
-        to: "keys.findOne({ keyspace, digest: new Binary(digest) }, { ...bounds, readConcern: 'majority' }),",
-      },
-      {
-        file: 'src/store/mongodb/read.ts',
-        from: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'linearizable' }),",
-        to: "organizations.findOne({ _id: organizationPath(key) }, { ...bounds, readConcern: 'majority' }),",
+        from: "keys.findOne(filter, { ...bounds, readConcern: 'linearizable' })",
+        to: "keys.findOne(filter, { ...bounds, readConcern: 'majority' })",
       },
     ],
     scenario: deposedPrimary,
@@ -235,12 +227,13 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
     replacements: [
       {
         file: `${LEASES}/enforcement.ts`,
-        from: `this.#last = begun;
-    this.#next = undefined;`,
-        to: `this.#last = begun;
-    void begun.then((round) => round.finished).finally(() => {
-      this.#next = undefined;
-    });`,
+        from: `this.#next = undefined;
+      return this.#begin(turn);`,
+        to: `const round = this.#begin(turn);
+      void round.then((one) => one.finished).finally(() => {
+        this.#next = undefined;
+      });
+      return round;`,
       },
     ],
     scenario: joinedRound,
