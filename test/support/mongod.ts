@@ -24,6 +24,8 @@ export const replicaSetSettings = {
  */
 export const mongodArguments = ['--journalCommitInterval', '2'];
 
+const RESTARTS_MAX = 5;
+
 export interface OwnMongod extends OwnServer {
   readonly uri: string;
 }
@@ -56,6 +58,18 @@ export async function startMongod(): Promise<OwnMongod> {
     const guarded = guard({ pid });
     child()?.once('close', () => guarded.release());
   }
+  /** The library sets the set's old configuration anew when it comes up, perhaps at a moment when the member does so. */
+  async function restart() {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await start();
+        return;
+      } catch (error) {
+        if (attempt === RESTARTS_MAX || !String(error).includes('currently updating its configuration')) throw error;
+        await stop();
+      }
+    }
+  }
   async function stop() {
     await set.stop({ doCleanup: false });
   }
@@ -84,7 +98,7 @@ export async function startMongod(): Promise<OwnMongod> {
     },
     stop,
     kill,
-    restart: start,
+    restart,
     [Symbol.asyncDispose]: dispose,
   };
 }

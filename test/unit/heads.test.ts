@@ -50,14 +50,11 @@ test('of what is stored it is known whether it was told', () => {
   const heads = new Heads(10);
   heads.follows('a', 3);
   heads.follows('b', 5);
-  expect(
-    heads.areBehind(
-      new Map([
-        ['a', 3],
-        ['b', 4],
-        ['c', 9],
-      ]),
-    ),
-  ).toBe(false);
-  expect(heads.areBehind(new Map([['a', 4]]))).toBe(true);
+  const stored: [string, number][] = [
+    ['a', 3],
+    ['b', 4],
+    ['c', 9],
+  ];
+  expect(heads.behind(new Map(stored))).toBeUndefined();
+  expect(heads.behind(new Map([...stored, ['b', 6]]))).toBe('b');
 });

@@ -18,7 +18,7 @@ import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
 import { within } from '../../within.js';
 import { StoreFault } from '../faults.js';
-import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, isTimeAhead, toFault } from './trouble.js';
+import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, isTimeRefused, toFault } from './trouble.js';
 
 /** The longest that the server works on one statement; a caller with more time waits for a retry, not for the statement. */
 export const STATEMENT_MS_MAX = 5000;
@@ -190,7 +190,7 @@ export class Connection implements AsyncDisposable {
       // A new object each time: the driver writes the time into it.
       return await read((call) => ask((bounds) => call({ ...bounds, readConcern: new ReadConcern('majority') })));
     } catch (error) {
-      throw isTimeAhead(error) ? new StoreFault('unavailable', AHEAD, { cause: error }) : error;
+      throw isTimeRefused(error) ? new StoreFault('unavailable', AHEAD, { cause: error }) : error;
     } finally {
       await session.endSession();
     }
@@ -201,14 +201,20 @@ export class Connection implements AsyncDisposable {
    * earlier than all that was acknowledged before.
    */
   async timed<T>(deadline: Deadline, asking: (ask: Ask) => Promise<T>): Promise<{ answer: T; time: Timestamp }> {
-    const session = this.#client.startSession({ causalConsistency: true });
-    try {
-      const answer = await asking(this.askIn(session, deadline));
-      const { operationTime } = session;
-      if (!operationTime) throw new Error('the server told no operation time');
-      return { answer, time: operationTime };
-    } finally {
-      await session.endSession();
+    for (let attempt = 0; ; attempt += 1) {
+      const session = this.#client.startSession({ causalConsistency: true });
+      try {
+        const answer = await asking(this.askIn(session, deadline));
+        const { operationTime } = session;
+        if (!operationTime) throw new Error('the server told no operation time');
+        return { answer, time: operationTime };
+      } catch (error) {
+        // Asked again by the driver, a linearizable read is asked for a time as well, and turned down for that.
+        if (!isTimeRefused(error)) throw error;
+        if (!(await this.backOff(attempt, deadline))) throw new TimedOut();
+      } finally {
+        await session.endSession();
+      }
     }
   }
 

@@ -137,8 +137,8 @@ export function isSnapshotGone(error: unknown): boolean {
   return hasCode(error, SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE);
 }
 
-/** The time that was asked for is further ahead than the member's own clock may be moved. */
-export function isTimeAhead(error: unknown): boolean {
+/** The time that was asked for is ahead of what the member knows, or it is none to ask for so. */
+export function isTimeRefused(error: unknown): boolean {
   return hasCode(error, INVALID_OPTIONS);
 }
 

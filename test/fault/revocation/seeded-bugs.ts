@@ -175,6 +175,8 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
         from: "export const RECORDS = ['keys', 'organizations'] as const;",
         to: "export const RECORDS = ['keys'] as const;",
       },
+      // Else it is noticed, and everything forgotten, before it shows.
+      { file: `${LEASES}/heads.ts`, from: '(this.#revisions.get(path) ?? revision) < revision', to: 'false' },
     ],
     scenario: calm,
     caughtAs: 'valid-after-enforced',
@@ -193,6 +195,12 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
         file: 'src/verify/verifier.ts',
         from: 'if (!following.holds()) return undefined;',
         to: 'if (!globalThis.inBatch && !following.holds()) return undefined;',
+      },
+      // Else what is kept is forgotten before the call has waited for long enough.
+      {
+        file: `${LEASES}/membership.ts`,
+        from: "this.#feed.fail(new Expelled('its change stream is too far behind'));",
+        to: '',
       },
     ],
     scenario: stalledStreamByBatch,

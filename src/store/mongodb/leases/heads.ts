@@ -37,9 +37,10 @@ export class Heads {
     return paths;
   }
 
-  /** Whether less is known of one of them than is stored, by their paths. */
-  areBehind(stored: ReadonlyMap<string, number>): boolean {
-    return [...stored].some(([path, revision]) => (this.#revisions.get(path) ?? revision) < revision);
+  /** One of which less is known than is stored, by its path. */
+  behind(stored: ReadonlyMap<string, number>): string | undefined {
+    for (const [path, revision] of stored) if ((this.#revisions.get(path) ?? revision) < revision) return path;
+    return undefined;
   }
 
   #keep(path: string, revision: number): void {

@@ -48,8 +48,8 @@ export class Expelled extends Error {
 export class Untold extends Error {
   override readonly name = 'Untold';
 
-  constructor() {
-    super('MongoDB has a change that its change stream has not told of');
+  constructor(organization: string) {
+    super(`MongoDB has a change of ${organization} that its change stream has not told of`);
   }
 }
 
@@ -195,7 +195,7 @@ export class Membership {
     }
     if ((RECORDS as readonly string[]).includes(collection)) {
       tell(this.#parts.follower, event);
-      if (collection === 'organizations' && operationType === 'replace') this.#checkNext(fullDocument);
+      if (collection === 'organizations') this.#checkNext(event);
       return;
     }
     // What follows is written outside of transactions, so all before it is whole.
@@ -215,10 +215,14 @@ export class Membership {
     }
   }
 
-  /** @throws Untold */
-  #checkNext(replacement: Document | undefined): void {
-    const { _id, revision } = replacement as OrganizationRow;
-    if (!this.#heads.follows(_id, Number(revision))) throw new Untold();
+  /**
+   * Both times that a change writes its organization: the second is none where nothing else is different.
+   * @throws Untold
+   */
+  #checkNext({ documentKey, fullDocument, updateDescription }: FeedEvent): void {
+    const { revision } = (fullDocument ?? updateDescription?.updatedFields ?? {}) as Partial<OrganizationRow>;
+    const path = String(documentKey?._id);
+    if (revision !== undefined && !this.#heads.follows(path, Number(revision))) throw new Untold(path);
   }
 
   /**
@@ -229,7 +233,8 @@ export class Membership {
     if (!this.#stored || number < this.#stored.number) return;
     const { revisions } = this.#stored;
     this.#stored = undefined;
-    if (this.#heads.areBehind(revisions)) throw new Untold();
+    const behind = this.#heads.behind(revisions);
+    if (behind !== undefined) throw new Untold(behind);
   }
 
   /** One at a time, the latest. Never rejects: a renewal says the same. */
