@@ -216,7 +216,7 @@ const PONDER_MS = 8000;
 /** A replica joins while a change is about to be committed, and stalls. Its lease outlasts the commit. */
 export const joining = scenario(
   async ({ stack, clients, near, far, key, take }) => {
-    await far.service.kill();
+    await far.service.stop();
     const held = await key([near]);
     near.tell({ order: 'ponder', ms: PONDER_MS });
     const taken = take('revoke', { keys: [held] });
