@@ -11,6 +11,7 @@ import { ListAuditEventsRequest, type ListAuditEventsResponse } from '../../src/
 import { Credential } from '../../src/gen/keyreeve/v1/credential.js';
 import type { Key, KeySelector } from '../../src/gen/keyreeve/v1/key.js';
 import {
+  BatchVerifyKeysRequest,
   CreateKeyRequest,
   type CreateKeyResponse,
   GetKeyRequest,
@@ -155,6 +156,12 @@ async function plantIn(
       ),
     verify: (presented: Credential, named: string) =>
       call((done) => keys.verifyKey(VerifyKeyRequest.fromPartial({ keyspace: named, credential: presented }), done)),
+    verifyAll: (presented: readonly Credential[]) => {
+      const requests = [keyspace, '', 'nowhere'].flatMap((named) =>
+        presented.map((credential) => VerifyKeyRequest.fromPartial({ keyspace: named, credential })),
+      );
+      return call((done) => keys.batchVerifyKeys(BatchVerifyKeysRequest.fromPartial({ requests }), done));
+    },
   };
 
   const created = await sending.create({ name: 'ci', requestId: 'r1' });
@@ -183,6 +190,7 @@ async function plantIn(
     [sent, toCredential(sent)],
     [digested, toCredential(digested, 'older')],
   ].map(([secret, credential]) => [secret as string, Credential.fromPartial(credential as Credential)]);
+  await record(sending.verifyAll(presented.map(([, credential]) => credential)));
   for (const [secret, credential] of presented) {
     secrets.push(secret);
     const bearer: Credential = { kind: { $case: 'bearerToken', value: secret } };

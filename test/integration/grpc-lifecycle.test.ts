@@ -6,6 +6,7 @@ import { expect, test } from 'vitest';
 
 import { ListAuditEventsRequest } from '../../src/gen/keyreeve/v1/audit_service.js';
 import {
+  type BatchVerifyKeysResponse,
   CreateKeyRequest,
   type CreateKeyResponse,
   GetKeyRequest,
@@ -159,6 +160,23 @@ test('at the end a call that runs is finished, and one that comes too late is to
   const after = new KeyServiceClient(service.address, credentials.createInsecure());
   expect((await toldBy(call((done) => after.createKey(toCreate(), done)))).code).toBe('UNAVAILABLE');
   after.close();
+});
+
+test('at the end a batch that runs is finished, each of its items', async () => {
+  const { breakage, service: started } = await startBreakable();
+  await using service = started;
+  const { credential } = await create(service);
+  const hold = holdUp(breakage);
+  const requests = Array.from({ length: 20 }, () => VerifyKeyRequest.fromPartial({ credential }));
+  const running = call<BatchVerifyKeysResponse>((done) => service.keys.batchVerifyKeys({ requests }, done));
+  await hold.reached;
+  const ended = service.server[Symbol.asyncDispose]();
+  hold.release();
+  const { results } = await running;
+  expect(results.map(({ result }) => result?.$case === 'response' && result.value.decision)).toEqual(
+    requests.map(() => Decision.VALID),
+  );
+  await ended;
 });
 
 test('neither a half-sent request, nor a watch, nor a call that never ends keeps the server from ending', async () => {
