@@ -176,7 +176,7 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
         to: "export const RECORDS = ['keys'] as const;",
       },
       // Else it is noticed, and everything forgotten, before it shows.
-      { file: `${LEASES}/heads.ts`, from: '(this.#revisions.get(path) ?? revision) < revision', to: 'false' },
+      { file: `${LEASES}/stream-check.ts`, from: '(this.#revisions.get(path) ?? revision) < revision', to: 'false' },
     ],
     scenario: calm,
     caughtAs: 'valid-after-enforced',

@@ -5,8 +5,9 @@ import { StoreFault } from '../../faults.js';
 import type { Following } from '../../port.js';
 import type { Reads } from '../read.js';
 import { FillReads } from './fill-reads.js';
-import { Membership, type MembershipParts, Untold } from './membership.js';
+import { Membership, type MembershipParts } from './membership.js';
 import type { Members } from './members.js';
+import { Untold } from './stream-check.js';
 
 export interface FollowParts extends MembershipParts {
   readonly members: Members;
@@ -82,7 +83,7 @@ export function follow(parts: FollowParts): Following {
       const place = membership;
       if (!place) throw new StoreFault('unavailable', 'this replica has no place among the others');
       const found = await fills.read(keyspace, digest, place.position);
-      if (found) place.noteHead(found.organization);
+      if (found) place.noteRead(found.organization);
       return found;
     },
     async [Symbol.asyncDispose]() {

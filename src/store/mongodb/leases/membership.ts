@@ -11,10 +11,10 @@ import { type Organization, organizationPath } from '../../../keys/organization.
 import type { Follower } from '../../port.js';
 import { type Bounds, type Connection, FLEETING } from '../connection.js';
 import { Feed, type FeedEvent } from './feed.js';
-import { Heads } from './heads.js';
 import { Lease } from './lease.js';
 import type { OrganizationRow, ReplicaRow } from '../rows.js';
 import type { Collections } from '../schema.js';
+import { StreamCheck } from './stream-check.js';
 import { RECORDS, tell } from './tell.js';
 
 /** The lease's length, unless it is set. It outlasts an election of a replica set that is set up for it. */
@@ -26,7 +26,7 @@ const PATIENCE = 1 / 3;
 // A stream goes on from where it was through all that was written since, and that can be more than it ever catches up with.
 const CATCHING_UP = 2 / 3;
 const BEGIN_MS_MAX = 5000;
-const HEADS_MAX = 50_000;
+const ORGANIZATIONS_MAX = 50_000;
 const COMPARED_AT_ONCE = 100;
 
 export interface MembershipParts {
@@ -44,15 +44,6 @@ export class Expelled extends Error {
   override readonly name = 'Expelled';
 }
 
-/** A stream has no gaps: somebody else has written, or there is a defect. */
-export class Untold extends Error {
-  override readonly name = 'Untold';
-
-  constructor(organization: string) {
-    super(`MongoDB has a change of ${organization} that its change stream has not told of`);
-  }
-}
-
 export class Membership {
   readonly #id: string = randomUUID();
   readonly #parts: MembershipParts;
@@ -61,9 +52,7 @@ export class Membership {
   readonly #renewMs: number;
   /** As of a change of a single document: in the middle of a transaction nothing is acknowledged. */
   #applied: Timestamp;
-  readonly #heads = new Heads(HEADS_MAX);
-  /** What was stored of some organizations before that number was drawn. */
-  #stored: { readonly number: number; readonly revisions: ReadonlyMap<string, number> } | undefined;
+  readonly #check = new StreamCheck(ORGANIZATIONS_MAX);
   #isJoined = false;
   #acknowledging = false;
   #openedMs: number;
@@ -141,26 +130,26 @@ export class Membership {
       this.#feed.reopen();
     }
     void this.#renew();
-    void this.#readHeads();
+    void this.#readStored();
   }
 
   /** What was read of an organization since this replica has had its place, perhaps before its change is told of. */
-  noteHead({ revision, ...organization }: Organization): void {
-    this.#heads.read(organizationPath(organization), revision);
+  noteRead({ revision, ...organization }: Organization): void {
+    this.#check.read(organizationPath(organization), revision);
   }
 
   /** Never rejects: the next time will do. */
-  async #readHeads(): Promise<void> {
+  async #readStored(): Promise<void> {
     const { connection, collections, clock } = this.#parts;
-    const paths = this.#heads.next(COMPARED_AT_ONCE);
-    if (paths.length === 0 || this.#stored) return;
+    const paths = this.#check.next(COMPARED_AT_ONCE);
+    if (paths.length === 0) return;
     const filter = { _id: { $in: paths } };
     try {
       const rows = await connection.after(this.position, Deadline.after(BEGIN_MS_MAX, clock), (ask) =>
         ask((bounds) => collections.organizations.find(filter, { ...bounds, projection: { revision: 1 } }).toArray()),
       );
       const revisions = new Map(rows.map(({ _id, revision }) => [_id, Number(revision)]));
-      this.#stored = { number: this.#lease.draw(), revisions };
+      this.#check.expect(revisions, this.#lease.draw());
     } catch {
       // Nothing was learned.
     }
@@ -188,14 +177,18 @@ export class Membership {
   }
 
   #apply(event: FeedEvent): void {
-    const { ns, operationType, fullDocument, updateDescription, clusterTime } = event;
+    const { ns, operationType, documentKey, fullDocument, updateDescription, clusterTime } = event;
     const collection = ns?.coll ?? '';
     if (!['insert', 'replace', 'update', 'delete'].includes(operationType)) {
       throw new Expelled(`MongoDB tells of a change that no replica makes: ${operationType}`);
     }
     if ((RECORDS as readonly string[]).includes(collection)) {
       tell(this.#parts.follower, event);
-      if (collection === 'organizations') this.#checkNext(event);
+      // Both times that a change writes it: the second is none where nothing else is different.
+      const { revision } = (fullDocument ?? updateDescription?.updatedFields ?? {}) as Partial<OrganizationRow>;
+      if (collection === 'organizations' && revision !== undefined) {
+        this.#check.told(String(documentKey?._id), Number(revision));
+      }
       return;
     }
     // What follows is written outside of transactions, so all before it is whole.
@@ -209,32 +202,10 @@ export class Membership {
     } else {
       this.#isJoined = true;
       const number = Number((written as Pick<ReplicaRow, 'number'>).number);
-      this.#compare(number);
+      this.#check.seen(number);
       this.#lease.prove(number);
       this.#unseenSinceMs = undefined;
     }
-  }
-
-  /**
-   * Both times that a change writes its organization: the second is none where nothing else is different.
-   * @throws Untold
-   */
-  #checkNext({ documentKey, fullDocument, updateDescription }: FeedEvent): void {
-    const { revision } = (fullDocument ?? updateDescription?.updatedFields ?? {}) as Partial<OrganizationRow>;
-    const path = String(documentKey?._id);
-    if (revision !== undefined && !this.#heads.follows(path, Number(revision))) throw new Untold(path);
-  }
-
-  /**
-   * All that was committed before that number was drawn has been told.
-   * @throws Untold where it has not
-   */
-  #compare(number: number): void {
-    if (!this.#stored || number < this.#stored.number) return;
-    const { revisions } = this.#stored;
-    this.#stored = undefined;
-    const behind = this.#heads.behind(revisions);
-    if (behind !== undefined) throw new Untold(behind);
   }
 
   /** One at a time, the latest. Never rejects: a renewal says the same. */
