@@ -109,6 +109,8 @@ function clockFaults(): AccessFault[] {
       await sleep(replica.leaseMs);
     }
     replica.tell({ order: 'clock', offsetMs: 0 });
+    // It answers in the order in which it was told: by then its clock is right.
+    await replica.report();
   };
   return [
     ofReplica('a monotonic clock 1 % fast', 'nothing', runFor([0, 0], 1.01)),
