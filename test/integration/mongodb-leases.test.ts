@@ -214,6 +214,20 @@ test('a replica that ends well leaves nothing to wait for', async () => {
   expect(await first.store.enforce(within(10_000))).toEqual({ complete: true });
 });
 
+test('a replica that ends while it joins leaves nothing to wait for', async () => {
+  await using store = await openReplica(uri);
+  const nothing = () => undefined;
+  const follower = { keyChanged: nothing, digestMoved: nothing, organizationChanged: nothing, allChanged: nothing };
+  // Whatever it is at: it takes its place by one answer of the server.
+  for (let ms = 0; ms < 20; ms += 1) {
+    const following = store.follow(follower);
+    await new Promise((resolve) => setTimeout(resolve, ms / 4));
+    await following[Symbol.asyncDispose]();
+  }
+  expect(await store.enforce(within(10_000))).toEqual({ complete: true });
+  expect(await replicas().countDocuments()).toBe(0);
+});
+
 test('one that says nothing is waited for: until the deadline, or until its lease must be over', async () => {
   await using all = await openLeasedOnes(1, 1000);
   const [replica] = all.opened;

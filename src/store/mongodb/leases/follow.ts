@@ -37,7 +37,8 @@ export function follow(parts: FollowParts): Following {
     let isAnew = false;
     for (let restMs = 0; await connection.pause(restMs, ended); restMs = REST_MS) {
       const begun = await Membership.begin(parts).catch(noteTrouble);
-      if (!begun) continue;
+      // Ended meanwhile, it would leave a document behind that nobody removes before its lease is over.
+      if (!begun || ended.aborted) continue;
       if (isAnew) log.info('this replica joins the others anew; until it has, verifications read the store');
       isAnew = true;
       membership = begun;

@@ -80,7 +80,7 @@ export class Membership {
     return new Membership(parts, operationTime);
   }
 
-  /** Whether the follower was told of every change that somebody has been answered so far. */
+  /** Whether the follower was told of every change for which an enforcement has been answered `complete`. */
   holds(): boolean {
     return this.#lease.holds();
   }
