@@ -18,7 +18,8 @@ export default defineConfig({
     reporters: ['default', './test/support/count-reporter.ts'],
     // Most of the time goes by waiting for servers, so three files side by side also where there are two cores.
     maxWorkers: 3,
-    testTimeout: 30_000,
+    // Above what starting a server takes on a machine that is busy: it ends what hangs, and nothing else.
+    testTimeout: 90_000,
     hookTimeout: 120_000,
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },

@@ -157,6 +157,8 @@ async function createTopic(admin: Admin, settings: KafkaSettings, brokers: numbe
   // Another replica of Keyreeve may make it at the same time: then it is there, and checked like any.
   await admin.createTopics({
     topics: [{ topic, numPartitions: TOPIC_PARTITIONS, replicationFactor: alone ? 1 : REPLICATION, configEntries }],
+    // It gives up where the brokers do not know the topic yet.
+    waitForLeaders: false,
   });
 }
 

@@ -116,6 +116,15 @@ test('a key that a rotation keeps goes on until its successor is rotated', async
   expect((await check(toEvidence(world))).violations.map(({ kind }) => kind)).toEqual(['valid-after-revoke']);
 });
 
+test('what was given back may be denied for as long as a replica may not know of it, and no longer', async () => {
+  const world = soundWorld();
+  world.history.push(switchKey(12, 3, true), switchKey(13, 3, false), verify(20, 3, 2, 'DISABLED'));
+  const within = async (givenBackWithinMs: number) =>
+    (await check({ ...toEvidence(world), givenBackWithinMs })).violations.map(({ kind }) => kind);
+  expect(await within(8)).toEqual([]);
+  expect(await within(5)).toEqual(['wrong-denial']);
+});
+
 test('what may be off may be denied and may be VALID, until one of them is certain', async () => {
   const world = soundWorld();
   world.history.push(

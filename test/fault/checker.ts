@@ -71,6 +71,8 @@ export interface Evidence {
   readonly keyLimits: ReadonlyMap<string, number>;
   /** Whether a wall clock was set meanwhile. */
   readonly clockWasSet?: boolean;
+  /** A replica that is cut off learns so late that something was given back: its lease. Absent: at once. */
+  readonly givenBackWithinMs?: number;
   /** What the service logged of its own defects: goes with an `internal-error`. */
   readonly defects?: readonly string[];
 }
@@ -211,13 +213,13 @@ function whatKeptOff(switches: readonly Switch[], { startMs, endMs }: Span): Swi
   );
 }
 
-/** Whether it can have been off at a moment of the span. */
-function mayBeOff(switches: readonly Switch[], { startMs, endMs }: Span): boolean {
+/** Whether it can have been off at a moment of the span, for whoever learns so late that it is on again. */
+function mayBeOff(switches: readonly Switch[], { startMs, endMs }: Span, lateMs = 0): boolean {
   return switches.some(
     (one) =>
       one.off &&
       one.startMs < endMs &&
-      !switches.some((other) => !other.off && one.endMs < other.startMs && other.endMs < startMs),
+      !switches.some((other) => !other.off && one.endMs < other.startMs && other.endMs + lateMs < startMs),
   );
 }
 
@@ -227,8 +229,12 @@ function isSwitchedOff(
   key: readonly Switch[],
   all: readonly Switch[],
   at: Span,
+  lateMs?: number,
 ): boolean {
-  return (decision === 'DISABLED' && mayBeOff(key, at)) || (decision === 'ORGANIZATION_SUSPENDED' && mayBeOff(all, at));
+  return (
+    (decision === 'DISABLED' && mayBeOff(key, at, lateMs)) ||
+    (decision === 'ORGANIZATION_SUSPENDED' && mayBeOff(all, at, lateMs))
+  );
 }
 
 function organizationsOf(history: readonly Operation[]): Map<string, string> {
@@ -406,7 +412,8 @@ function bodyOf(operation: Mutation): string {
 }
 
 /** Denials and refusals that an outage, and not a change, must have caused. */
-function* checkAnswers({ history, keyLimits, defects = [], clockWasSet = false }: Evidence): Generator<Violation> {
+function* checkAnswers(evidence: Evidence): Generator<Violation> {
+  const { history, keyLimits, defects = [], clockWasSet = false, givenBackWithinMs } = evidence;
   const endings = endingsOf(history);
   const earlyEnds = earlyEndsOf(history);
   const switches = switchesOf(history);
@@ -424,7 +431,7 @@ function* checkAnswers({ history, keyLimits, defects = [], clockWasSet = false }
       if (decision === undefined || decision === 'VALID' || decision === 'RATE_LIMITED') continue;
       if (decision === 'REVOKED' && mayHaveEnded(operation.keyId, operation.endMs)) continue;
       const all = switches.get(organizations.get(operation.keyId) ?? '') ?? [];
-      if (isSwitchedOff(decision, switches.get(operation.keyId) ?? [], all, operation)) continue;
+      if (isSwitchedOff(decision, switches.get(operation.keyId) ?? [], all, operation, givenBackWithinMs)) continue;
       const ends = earlyEnds.get(operation.keyId) ?? [];
       if (decision === 'EXPIRED' && mayBeOver(ends, operation, clockWasSet)) continue;
       yield { kind: 'wrong-denial', message: `${name(operation)} for ${operation.keyId}: ${decision}` };

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { readAuditFile } from '../../src/audit/read-file.js';
 import { readTopic } from '../../src/audit/read-topic.js';
 import type { Entry } from '../../src/audit/verify-chain.js';
+import { LEASE_MS } from '../../src/store/mongodb/leases/membership.js';
 import { silentLog } from '../support/audit.js';
 import { type OwnKafka, startKafka } from '../support/kafka.js';
 import { pause, resume } from '../support/pause.js';
@@ -32,6 +33,8 @@ export interface Fault {
 
 export interface Stack extends AsyncDisposable {
   readonly replicas: readonly Service[];
+  /** Of the leases by which replicas answer from memory; absent: they need none. */
+  readonly leaseMs?: number;
   readonly faults: readonly Fault[];
   /** Starts again what has ended by itself. */
   ensureUp(): Promise<void>;
@@ -103,6 +106,7 @@ export async function startReplicatedStack(options: StackOptions): Promise<Repli
   const entries = () => readTopic({ brokers: kafka.brokers, topic }, silentLog);
   return {
     replicas,
+    leaseMs: LEASE_MS,
     mongodb,
     kafka,
     entries,

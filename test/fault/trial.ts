@@ -63,6 +63,7 @@ export async function runTrial(stack: Stack, options: TrialOptions): Promise<Tri
     published,
     keyLimits: KEY_LIMITS,
     clockWasSet: faults.has(CLOCK_SET),
+    ...(stack.leaseMs !== undefined && { givenBackWithinMs: stack.leaseMs }),
     defects: stack.defects(),
   };
   return { ...(await check(evidence)), faults, kills };

@@ -14,7 +14,7 @@ import { organizationPath } from '../../src/keys/organization.js';
 import { captureLog, makeChain, silentLog } from '../support/audit.js';
 import { acme } from '../support/domain.js';
 import { freePort } from '../support/free-port.js';
-import { consumeWithConsole, startKafka } from '../support/kafka.js';
+import { consumeWithConsole, createTopic, startKafka } from '../support/kafka.js';
 import { pause, resume } from '../support/pause.js';
 
 const brokers = inject('kafkaBrokers');
@@ -176,7 +176,7 @@ describe('Kafka away', () => {
       await own.restart();
       const ownAdmin = new Kafka({ brokers: own.brokers, logLevel: logLevel.NOTHING }).admin();
       await ownAdmin.connect();
-      await ownAdmin.createTopics({ topics: [{ topic: 'audit', numPartitions: 1 }] });
+      await createTopic(ownAdmin, { topic: 'audit', numPartitions: 1 });
       await expect(publish(sink, makeChain(1))).rejects.toMatchObject({ kind: 'refused' });
       expect(await entriesOf(settings)).toEqual([]);
 
@@ -298,10 +298,7 @@ function newTopic(): KafkaSettings {
 async function makeTopic(topic: string, changed: Record<string, string>, numPartitions = 12): Promise<void> {
   const config = { 'retention.ms': '-1', 'retention.bytes': '-1', 'min.insync.replicas': '1', ...changed };
   const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }));
-  await admin.createTopics({
-    topics: [{ topic, numPartitions, replicationFactor: 1, configEntries }],
-    waitForLeaders: true,
-  });
+  await createTopic(admin, { topic, numPartitions, replicationFactor: 1, configEntries });
 }
 
 type Sink = Awaited<ReturnType<typeof openKafkaSink>>;

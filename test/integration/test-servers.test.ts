@@ -9,7 +9,7 @@ import { ConfigResourceTypes, Kafka, logLevel, Partitioners } from 'kafkajs';
 import { MongoClient } from 'mongodb';
 import { describe, expect, inject, test } from 'vitest';
 import { makeGuardedFolder } from '../support/guard.js';
-import { brokerSettings, consumeWithConsole, startKafka } from '../support/kafka.js';
+import { brokerSettings, consumeWithConsole, createTopic, startKafka } from '../support/kafka.js';
 import { replicaSetSettings, startMongod } from '../support/mongod.js';
 import { thisMachine } from '../support/server-programs.js';
 import { getProgram, givenAddress, kafkaKind, mongodbKind } from '../support/server-sources.js';
@@ -314,7 +314,7 @@ async function produce(brokers: string[], topic: string, messages: Message[]): P
   const kafka = toKafka(brokers);
   const admin = kafka.admin();
   await admin.connect();
-  await admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: true });
+  await createTopic(admin, { topic, numPartitions: 1 });
   await admin.disconnect();
   const producer = kafka.producer({
     createPartitioner: Partitioners.DefaultPartitioner,

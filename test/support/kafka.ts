@@ -6,7 +6,7 @@ import { open, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Kafka, logLevel } from 'kafkajs';
+import { type Admin, type ITopicConfig, Kafka, KafkaJSProtocolError, logLevel } from 'kafkajs';
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import type { OwnServer } from './own-server.js';
@@ -175,6 +175,20 @@ export async function kafkaAnswers(brokers: string[]): Promise<boolean> {
     return false; // it does not listen yet, or knows no broker yet
   } finally {
     await admin.disconnect();
+  }
+}
+
+/** Makes a topic where there is none, and resolves once it can be written and read: kafkajs's own wait gives up early. */
+export async function createTopic(admin: Admin, topic: ITopicConfig): Promise<void> {
+  await admin.createTopics({ topics: [topic], waitForLeaders: false });
+  for (;;) {
+    try {
+      await admin.fetchTopicOffsets(topic.topic);
+      return;
+    } catch (error) {
+      if (!(error instanceof KafkaJSProtocolError && error.retriable)) throw error;
+      await delay(50);
+    }
   }
 }
 

@@ -1,4 +1,3 @@
-import { Deadline } from '../../../keys/clock.js';
 import type { Log } from '../../../log.js';
 import { within } from '../../../within.js';
 import { StoreFault } from '../../faults.js';
@@ -94,7 +93,7 @@ export function follow(parts: FollowParts): Following {
       // Whoever is not told that it has left waits for it, for a lease at the longest.
       const leave = async () => {
         await running;
-        await left?.leave(Deadline.after(LEAVE_MS_MAX, clock));
+        await left?.leave();
       };
       await within(LEAVE_MS_MAX, leave()).catch(() => undefined);
     },

@@ -26,6 +26,7 @@ const PATIENCE = 1 / 3;
 // A stream goes on from where it was through all that was written since, and that can be more than it ever catches up with.
 const CATCHING_UP = 2 / 3;
 const BEGIN_MS_MAX = 5000;
+const LEAVE_MS_MAX = 5000;
 const ORGANIZATIONS_MAX = 50_000;
 const COMPARED_AT_ONCE = 100;
 
@@ -54,6 +55,8 @@ export class Membership {
   #applied: Timestamp;
   readonly #check = new StreamCheck(ORGANIZATIONS_MAX);
   #isJoined = false;
+  /** Writes that may make its document. */
+  readonly #joining = new Set<Promise<unknown>>();
   #acknowledging = false;
   #openedMs: number;
   /** Since when renewals are written, one after the other, and none is seen. */
@@ -111,10 +114,12 @@ export class Membership {
   }
 
   /** Serves nothing more, and says so. */
-  async leave(deadline: Deadline): Promise<void> {
+  async leave(): Promise<void> {
     this.#lease.end();
-    const { connection, collections } = this.#parts;
-    await connection.ask(deadline)((bounds) => collections.replicas.deleteOne({ _id: this.#id }, bounds));
+    const { connection, collections, clock } = this.#parts;
+    // One that came after the deletion would make it again.
+    await Promise.allSettled(this.#joining);
+    await connection.ask(Deadline.after(LEAVE_MS_MAX, clock))((bounds) => collections.replicas.deleteOne({ _id: this.#id }, bounds));
   }
 
   #tick(): void {
@@ -166,7 +171,7 @@ export class Membership {
     const first = { ...renewal, $setOnInsert: { lease_ms: new Int32(leaseMs) } };
     const write = this.#isJoined
       ? (bounds: Bounds) => collections.replicas.updateOne(filter, renewal, { ...bounds, writeConcern: FLEETING })
-      : (bounds: Bounds) => collections.replicas.updateOne(filter, first, { ...bounds, upsert: true });
+      : (bounds: Bounds) => this.#join(collections.replicas.updateOne(filter, first, { ...bounds, upsert: true }));
     try {
       await connection.ask(Deadline.after(leaseMs, clock))(write);
       if (!this.#lease.isProven(number)) this.#unseenSinceMs ??= clock.monotonicMs();
@@ -174,6 +179,14 @@ export class Membership {
       // The lease runs on to its end.
       this.#unseenSinceMs = undefined;
     }
+  }
+
+  /** The driver's own call: it may outlast whoever waits for it. */
+  #join<T>(write: Promise<T>): Promise<T> {
+    const ended = () => this.#joining.delete(write);
+    write.then(ended, ended);
+    this.#joining.add(write);
+    return write;
   }
 
   #apply(event: FeedEvent): void {
