@@ -12,6 +12,8 @@ import { inOwnDatabase, openReplica, within } from '../support/mongodb-store.js'
 import { put, revoke, tryUpdateOrganization } from '../support/store-calls.js';
 
 const LEASE_MS = 2000;
+const nothing = () => undefined;
+const nobody = { keyChanged: nothing, digestMoved: nothing, organizationChanged: nothing, allChanged: nothing };
 
 let uri: string;
 let client: MongoClient;
@@ -216,16 +218,27 @@ test('a replica that ends well leaves nothing to wait for', async () => {
 
 test('a replica that ends while it joins leaves nothing to wait for', async () => {
   await using store = await openReplica(uri);
-  const nothing = () => undefined;
-  const follower = { keyChanged: nothing, digestMoved: nothing, organizationChanged: nothing, allChanged: nothing };
   // Whatever it is at: it takes its place by one answer of the server.
   for (let ms = 0; ms < 20; ms += 1) {
-    const following = store.follow(follower);
+    const following = store.follow(nobody);
     await new Promise((resolve) => setTimeout(resolve, ms / 4));
     await following[Symbol.asyncDispose]();
   }
   expect(await store.enforce(within(10_000))).toEqual({ complete: true });
   expect(await replicas().countDocuments()).toBe(0);
+});
+
+test('nor does one whose own document was being written', async () => {
+  await using mongod = await startFailingMongod();
+  await using store = await openReplica(mongod.uri);
+  await mongod.fail(['update'], 1, { blockConnection: true, blockTimeMS: 2500 });
+  const following = store.follow(nobody);
+  await mongod.hasFailed();
+  await following[Symbol.asyncDispose]();
+  await using own = new MongoClient(mongod.uri);
+  const written = [{ $currentOp: {} }, { $match: { 'command.update': 'replicas' } }];
+  await expect.poll(() => own.db('admin').aggregate(written).toArray(), { timeout: 10_000 }).toEqual([]);
+  expect(await store.enforce(within(10_000))).toEqual({ complete: true });
 });
 
 test('one that says nothing is waited for: until the deadline, or until its lease must be over', async () => {

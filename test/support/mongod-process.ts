@@ -57,6 +57,8 @@ export interface FailingMongod extends AsyncDisposable {
   readonly uri: string;
   /** Lets the next `times` of these commands fail in the way of `how`: see MongoDB's fail point `failCommand`. */
   fail(commands: readonly string[], times: number, how: Record<string, unknown>): Promise<void>;
+  /** Resolves once a command fails that was told to by then. */
+  hasFailed(): Promise<void>;
   /** Lets all succeed again. */
   recover(): Promise<void>;
   /** The commands that it logs while this runs. */
@@ -72,10 +74,16 @@ export async function startFailingMongod(): Promise<FailingMongod> {
   const uri = `mongodb://${address}/?replicaSet=${set}`;
   await using client = new MongoClient(uri, { serverSelectionTimeoutMS: 60_000 });
   await client.db('admin').command({ ping: 1 });
+  let failures = 0;
   return {
     uri,
     async fail(failCommands, times, how) {
-      await command({ configureFailPoint: 'failCommand', mode: { times }, data: { failCommands, ...how } });
+      const data = { failCommands, ...how };
+      const { count } = await command({ configureFailPoint: 'failCommand', mode: { times }, data });
+      failures = Number(count);
+    },
+    async hasFailed() {
+      await command({ waitForFailPoint: 'failCommand', timesEntered: failures + 1, maxTimeMS: 10_000 });
     },
     async recover() {
       await command({ configureFailPoint: 'failCommand', mode: 'off' });
