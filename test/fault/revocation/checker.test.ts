@@ -42,7 +42,7 @@ function kindsOf(of: {
   verifications?: Verification[];
   disturbances?: Disturbance[];
 }): string[] {
-  const history = { takings: [], givings: [], verifications: [], disturbances: [], ...of };
+  const history = { takings: [], givings: [], verifications: [], disturbances: [], leaseMs: 1000, ...of };
   return checkRevocations(history).violations.map(({ kind }) => kind);
 }
 
@@ -86,6 +86,16 @@ test('what was given back may be valid from when that was asked, and what is tak
   expect(at(295)).toEqual([]);
   expect(at(400)).toEqual([]);
   expect(at(700)).toEqual(['valid-after-enforced']);
+});
+
+test('what was given back may be denied for a lease by a replica that does not know of it, and no longer', () => {
+  const target = { way: 'suspend' as const, keys: [KEY] };
+  const givings = [{ target, replica: 0, startMs: 300, endMs: 350 }];
+  const at = (startMs: number, takings = [taking({ target })]) =>
+    kindsOf({ takings, givings, verifications: [verification(startMs, 'ORGANIZATION_SUSPENDED')] });
+  expect(at(1500)).toEqual([]);
+  expect(at(1600)).toEqual(['wrong-denial']);
+  expect(at(1600, [taking({ target }), taking({ target, startMs: 500, endMs: 600 })])).toEqual([]);
 });
 
 test('fewer scopes concern only those who ask for what is gone', () => {

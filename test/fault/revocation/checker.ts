@@ -2,8 +2,9 @@
  * Whether access that was taken away stayed away, and nobody else lost theirs: judged by what clients asked and were told.
  * What a client was not told counts as possible, so whatever is named a violation is one.
  */
+import { DRIFT } from '../../../src/store/mongodb/leases/members.js';
 import { quantile } from '../../bench/report.js';
-import type { Disturbance, RevocationHistory, Taking, Target, Verification, Way } from './history.js';
+import type { Disturbance, GivingBack, RevocationHistory, Taking, Target, Verification, Way } from './history.js';
 
 export const REVOCATION_VIOLATIONS = {
   'valid-after-enforced':
@@ -100,10 +101,12 @@ interface End {
   readonly promisedMs: number;
   /** From then on it may have been given back. */
   readonly givenBackMs: number;
+  /** From then on every replica knows that it was. */
+  readonly knownBackMs: number;
 }
 
 /** By the key. */
-function endsOf({ takings, givings, disturbances }: RevocationHistory): Map<string, End[]> {
+function endsOf({ takings, givings, disturbances, leaseMs }: RevocationHistory): Map<string, End[]> {
   const asked = groupBy(
     takings.filter(({ outcome }) => outcome.kind !== 'refused'),
     ({ target }) => `${target.way} ${target.keys.join()} ${target.expiryMs ?? ''}`,
@@ -111,7 +114,7 @@ function endsOf({ takings, givings, disturbances }: RevocationHistory): Map<stri
   const returns = groupBy(givings, ({ target }) => `${target.way} ${target.keys.join()} `);
   const ends = new Map<string, End[]>();
   for (const [name, repeats] of asked) {
-    for (const end of episodesOf(repeats, returns.get(name)?.map(({ startMs }) => startMs) ?? [], disturbances)) {
+    for (const end of episodesOf(repeats, returns.get(name) ?? [], disturbances, leaseMs)) {
       for (const keyId of end.target.keys) ends.set(keyId, [...(ends.get(keyId) ?? []), end]);
     }
   }
@@ -121,12 +124,14 @@ function endsOf({ takings, givings, disturbances }: RevocationHistory): Map<stri
 /** Each goes until it is asked to be given back; what is asked from then on is another. */
 function episodesOf(
   takings: readonly Taking[],
-  returns: readonly number[],
+  givings: readonly GivingBack[],
   disturbances: readonly Disturbance[],
+  leaseMs: number,
 ): End[] {
-  const bounds = [Number.NEGATIVE_INFINITY, ...returns.toSorted((a, b) => a - b), Number.POSITIVE_INFINITY];
-  return bounds.slice(0, -1).flatMap((fromMs, at) => {
-    const givenBackMs = bounds[at + 1] ?? Number.POSITIVE_INFINITY;
+  const returns = givings.toSorted((a, b) => a.startMs - b.startMs);
+  return [undefined, ...returns].flatMap((from, at) => {
+    const fromMs = from?.startMs ?? Number.NEGATIVE_INFINITY;
+    const givenBackMs = returns[at]?.startMs ?? Number.POSITIVE_INFINITY;
     const within = takings.filter(({ startMs }) => startMs >= fromMs && startMs < givenBackMs);
     const [first] = within;
     if (!first) return [];
@@ -137,6 +142,8 @@ function episodesOf(
         enforcedMs: Math.min(...within.map((one) => (isComplete(one) ? one.endMs : Number.POSITIVE_INFINITY))),
         promisedMs: Math.min(...within.map((one) => promisedMsOf(one, disturbances))),
         givenBackMs,
+        // A lease is over by then, by whichever clock, and without one the store is read.
+        knownBackMs: Math.min(...returns.slice(at).map(({ endMs }) => endMs)) + DRIFT * leaseMs,
       },
     ];
   });
@@ -203,8 +210,8 @@ const DECISIONS: Record<Way, string> = {
 };
 
 /** What was given back may be seen late. */
-function justifies({ target, askedMs }: End, { outcome, endMs, wide }: Verification): boolean {
-  if (target.way === 'narrow' && !wide) return false;
+function justifies({ target, askedMs, knownBackMs }: End, { outcome, startMs, endMs, wide }: Verification): boolean {
+  if ((target.way === 'narrow' && !wide) || startMs > knownBackMs) return false;
   return outcome.kind === 'decided' && outcome.decision === DECISIONS[target.way] && askedMs <= endMs;
 }
 

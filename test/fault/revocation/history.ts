@@ -79,4 +79,6 @@ export interface RevocationHistory {
   readonly givings: readonly GivingBack[];
   readonly verifications: readonly Verification[];
   readonly disturbances: readonly Disturbance[];
+  /** The longest lease of a replica. */
+  readonly leaseMs: number;
 }

@@ -48,7 +48,8 @@ function scenario(act: (stage: Stage) => Promise<void>, setting: Setting = {}): 
     const all = stack.replicas.map(({ index }) => index);
     // It is the stale yes that is looked for here; what a replica may fail to answer, the trials judge.
     const disturbance: Disturbance = { name: '', startMs, endMs: performance.now(), keeps: 'database', replicas: all };
-    return checkRevocations({ takings, givings, verifications, disturbances: [disturbance] });
+    const disturbances = [disturbance];
+    return checkRevocations({ takings, givings, verifications, disturbances, leaseMs: Math.max(...leaseMs) });
   };
 }
 

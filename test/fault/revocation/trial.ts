@@ -71,7 +71,8 @@ export async function runAccessTrial(
   }
   const reports = await Promise.all(stack.replicas.map((replica) => replica.report()));
   const { takings, givings, verifications } = clients;
-  const history = { takings, givings, verifications, disturbances };
+  const leaseMs = Math.max(...stack.replicas.map((replica) => replica.leaseMs));
+  const history = { takings, givings, verifications, disturbances, leaseMs };
   return {
     ...checkRevocations(history),
     history,
