@@ -167,6 +167,16 @@ test.each([
   await replica.comesTo(true);
 });
 
+test('a replica whose place the server does not remember any more forgets all and joins anew', async () => {
+  await using mongod = await startFailingMongod();
+  await using replica = await openLeased(mongod.uri, 1000);
+  await replica.comesTo(true);
+  const changeStreamHistoryLost = 286;
+  await mongod.fail(['getMore', 'aggregate'], 2, { errorCode: changeStreamHistoryLost });
+  await replica.hears({ kind: 'all' });
+  await replica.comesTo(true);
+});
+
 test('a change of which the stream did not tell is noticed at the next one of its organization', async () => {
   await using all = await openLeasedOnes(1);
   const [replica] = all.opened;
