@@ -481,12 +481,19 @@ function openDatabase(dataDir: string) {
 /** Tells which statements the store that is opened meanwhile runs during a call, in the order of their preparation. */
 function watchStatements(openStore: () => Store) {
   using prepare = vi.spyOn(Connection.prototype, 'prepare');
+  using prepareJoin = vi.spyOn(Connection.prototype, 'prepareJoin');
   const store = openStore();
-  const prepared = prepare.mock.results.map(({ value }, at) => {
-    const statement = value as Statement<unknown>;
-    const runs = (['get', 'all', 'run'] as const).map((way) => vi.spyOn(statement, way));
-    return { sql: prepare.mock.calls[at]?.[0] ?? '', runs };
-  });
+  const prepared = [
+    ...prepare.mock.results.map(({ value }, at) => {
+      const statement = value as Statement<unknown>;
+      const runs = (['get', 'all', 'run'] as const).map((way) => vi.spyOn(statement, way));
+      return { sql: prepare.mock.calls[at]?.[0] ?? '', runs };
+    }),
+    ...prepareJoin.mock.results.map(({ value }, at) => {
+      const statement = value as Pick<Statement<unknown>, 'get'>;
+      return { sql: prepareJoin.mock.calls[at]?.[0] ?? '', runs: [vi.spyOn(statement, 'get')] };
+    }),
+  ];
   const during = async (call: () => Promise<unknown>): Promise<string[]> => {
     for (const { runs } of prepared) runs.forEach((run) => run.mockClear());
     await call();

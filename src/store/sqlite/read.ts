@@ -33,7 +33,10 @@ const OF_STATES = `(
 /** What is read, each as of one moment: nothing else runs while one of these does. */
 export function prepareReads(connection: Connection) {
   const withDigest = 'keyspace = :keyspace AND digest = :digest';
-  const found = connection.prepare<KeyRow>(`SELECT * FROM keys WHERE ${withDigest}`);
+  const found = connection.prepareJoin<FoundRows>(
+    `SELECT keys.*, organizations.* FROM keys LEFT JOIN organizations USING (keyspace, organization_id)
+     WHERE ${withDigest}`,
+  );
   const keys = (rest: string) =>
     connection.prepare<ReadKeyRow>(
       `SELECT keys.*, last_uses.time AS last_use_time FROM keys LEFT JOIN last_uses USING (key_id) WHERE ${rest}`,
@@ -158,10 +161,11 @@ export function prepareReads(connection: Connection) {
 
     /** The one read of a verification: without the last use, which it has no need of. */
     keyByDigest(keyspace: string, digest: Uint8Array): FoundKey | undefined {
-      const row = found.get({ keyspace, digest });
-      if (!row) return undefined;
-      const key = fromKeyRow(row);
-      return { key, organization: organization(key) };
+      const rows = found.get({ keyspace, digest });
+      if (!rows) return undefined;
+      const key = fromKeyRow(rows.keys);
+      const { organizations: owner } = rows;
+      return { key, organization: owner.revision === null ? newOrganization(key) : fromOrganizationRow(owner) };
     },
 
     selectKeys,
@@ -214,6 +218,11 @@ export function prepareReads(connection: Connection) {
       }));
     },
   };
+}
+
+interface FoundRows {
+  keys: KeyRow;
+  organizations: OrganizationRow | { revision: null };
 }
 
 interface UnrecordedRow {
