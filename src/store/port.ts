@@ -134,6 +134,11 @@ export interface Following extends AsyncDisposable {
    * read together.
    */
   read(keyspace: string, digest: Uint8Array): Promise<FoundKey | undefined>;
+  /**
+   * As `read`, at once. Absent: the store has to be waited for.
+   * @throws StoreFault
+   */
+  readonly readNow?: (keyspace: string, digest: Uint8Array) => FoundKey | undefined;
 }
 
 /** Whether what was taken away is so everywhere, or by when at the latest it is. */

@@ -128,6 +128,13 @@ export class RecordCache implements Follower {
     return record;
   }
 
+  /** Keeps what has just been read: nothing was told since. Null: no key has the digest. */
+  fill(digest: DigestPlace, found: FoundKey | undefined): KnownRecord | null {
+    if (found) return this.#keep(digest, found);
+    this.#keepMiss(digest);
+    return null;
+  }
+
   keyChanged(key: Key): void {
     const digest = digestPlaceOf(key.keyspace, key.digest.bytes);
     this.#misses.delete(digest);

@@ -84,13 +84,14 @@ export function openVerifier({
   const verify: Verifier = (presented, deadline) => {
     const lookUps = recognise(presented.credential, presented.keyspaces, presented.named, peppers);
     if (lookUps === 'malformed') return { decision: 'MALFORMED' };
-    return verifyFromMemory(lookUps, presented) ?? verifyFromStore(lookUps, presented, deadline);
+    return verifyNow(lookUps, presented) ?? verifyFromStore(lookUps, presented, deadline);
   };
 
-  /** Undefined where memory does not hold all that it takes. */
-  function verifyFromMemory(lookUps: readonly LookUp[], presented: Presented): Verification | undefined {
+  /** Undefined where something has to be waited for. */
+  function verifyNow(lookUps: readonly LookUp[], presented: Presented): Verification | undefined {
     for (const lookUp of lookUps) {
-      const found = recall(lookUp);
+      const known = recall(lookUp);
+      const found = known === undefined ? readNow(lookUp) : known;
       if (found === undefined) return undefined;
       if (found === null || !presented.sees(found.key)) continue;
       const now = clock.now();
@@ -132,6 +133,18 @@ export function openVerifier({
       if (found === undefined) isKnown = false;
     }
     return isKnown ? null : undefined;
+  }
+
+  /** As `recall`, by a store that need not be waited for: it makes nobody wait, so that no bound is kept here. */
+  function readNow(lookUp: LookUp): KnownRecord | null | undefined {
+    if (!following.readNow || !following.holds()) return undefined;
+    for (const { bytes } of lookUp.digests) {
+      const place = digestPlaceOf(lookUp.keyspace.name, bytes);
+      const known = cache.find(place);
+      const found = known === undefined ? cache.fill(place, following.readNow(lookUp.keyspace.name, bytes)) : known;
+      if (found) return matches(found.key, lookUp) ? found : null;
+    }
+    return null;
   }
 
   /** In ascending order of the forms, one after the other: a record that moves meanwhile moves to one that is still to come. */

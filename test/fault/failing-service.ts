@@ -20,7 +20,7 @@ import type { Clock } from '../../src/keys/clock.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { assembly, start } from '../../src/main.js';
 import { StoreFault } from '../../src/store/faults.js';
-import type { Following, Store } from '../../src/store/port.js';
+import type { Following, FoundKey, Store } from '../../src/store/port.js';
 import type { FailPoint, Order, Report } from './fail-points.js';
 
 const { values } = parseArgs({
@@ -164,10 +164,18 @@ function failingStore(store: Store): Store {
           checkStore();
           return slowly(followed.read(...given));
         },
+        ...(followed.readNow && { readNow: (...given) => readNow(followed, ...given) }),
       });
     },
     outbox,
   });
+}
+
+function readNow(following: Following, ...given: Parameters<Following['read']>): FoundKey | undefined {
+  checkStore();
+  reads += 1;
+  standStill(slowReadsMs);
+  return following.readNow?.(...given);
 }
 
 async function slowly<T>(reading: Promise<T>): Promise<T> {

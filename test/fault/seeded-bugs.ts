@@ -169,8 +169,9 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
     replacements: [
       {
         file: 'src/verify/verifier.ts',
-        from: '() => following.read(keyspace, digest)',
-        to: '() => following.read(keyspace, digest).catch(() => undefined)',
+        from: 'const found = known === undefined ? cache.fill(place, following.readNow(lookUp.keyspace.name, bytes)) : known;',
+        to: `let found = known;
+      try { found ??= cache.fill(place, following.readNow(lookUp.keyspace.name, bytes)); } catch { found = null; }`,
       },
     ],
     scenario: embedded('store away'),

@@ -24,7 +24,8 @@ export function breakable(store: Store, breakage: Breakage): Store {
     },
     enforce: through('enforce', (...given) => store.enforce(...given)),
     follow: (follower) => {
-      const following = store.follow(follower);
+      // A call that may be held up is one that has to be waited for.
+      const { readNow: _, ...following } = store.follow(follower);
       // What is read to be kept in memory is read by digest as well.
       return { ...following, read: through('findByDigest', (...given) => following.read(...given)) };
     },

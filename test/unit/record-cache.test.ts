@@ -79,6 +79,12 @@ class World {
     });
   }
 
+  /** Reads what is stored now, at once. */
+  fill(n: number) {
+    const key = this.keys.get(n);
+    return this.cache.fill(placeOf(n), key && { key, organization: this.organization });
+  }
+
   /** Lets the oldest read arrive. */
   async arrive(): Promise<void> {
     this.#reads.shift()?.();
@@ -115,6 +121,7 @@ class World {
 const step = fc.oneof(
   { weight: 3, arbitrary: fc.record({ do: fc.constant('load' as const), n: fc.nat(3) }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('arrive' as const), n: fc.nat(3) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('fill' as const), n: fc.nat(3) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('change' as const), n: fc.nat(3) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('revoke' as const), n: fc.nat(3) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('suspend' as const), n: fc.nat(1) }) },
@@ -137,7 +144,10 @@ test('whatever changes while records are read, in whatever order they arrive, wh
             }),
           );
         } else if (what === 'arrive') await world.arrive();
-        else if (what === 'change') world.change(n);
+        else if (what === 'fill') {
+          const record = world.fill(n);
+          if (record) expect(world.judgeRecord(n, record)).toBe('right');
+        } else if (what === 'change') world.change(n);
         else if (what === 'revoke') {
           const by = { type: 'USER', id: 'ada' } as const;
           world.change(n, { standing: { kind: 'revoked', time: new Date(0), by, reason: 'OTHER', detail: '' } });

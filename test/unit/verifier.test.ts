@@ -13,6 +13,7 @@ import { StoreFault } from '../../src/store/faults.js';
 import type { Following, Store } from '../../src/store/port.js';
 import { openSqliteStore } from '../../src/store/sqlite/open.js';
 import { Overloaded } from '../../src/verify/misses.js';
+import { RecordCache } from '../../src/verify/record-cache.js';
 import { openVerifier } from '../../src/verify/verifier.js';
 import { aKey, aKeyspace, aPepper, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
@@ -39,19 +40,22 @@ afterEach(async () => {
 
 function verifierOf(served: Store, peppers: Peppers = [], clock: Clock = systemClock) {
   const verify = openVerifier({ store: served, peppers, clock, log: createLog('silent') });
+  const ask = ({ secret }: NewCredential, requiredScopes: string[] = [], caller = 'gateway') =>
+    verify(
+      {
+        caller,
+        credential: { kind: 'bearer', token: secret },
+        keyspaces: [keyspace],
+        named: false,
+        sees: () => true,
+        terms: { requiredScopes },
+      },
+      ample(),
+    );
   return {
-    verify: async ({ secret }: NewCredential, requiredScopes: string[] = [], caller = 'gateway') =>
-      verify(
-        {
-          caller,
-          credential: { kind: 'bearer', token: secret },
-          keyspaces: [keyspace],
-          named: false,
-          sees: () => true,
-          terms: { requiredScopes },
-        },
-        ample(),
-      ),
+    ask,
+    // What is thrown rejects.
+    verify: async (...given: Parameters<typeof ask>) => ask(...given),
     [Symbol.asyncDispose]: () => verify[Symbol.asyncDispose](),
   };
 }
@@ -136,7 +140,11 @@ function counted(fields: Partial<Store> = {}): { served: Store; reads: () => num
       reads += 1;
       return following.read(...given);
     };
-    return { ...following, read };
+    const readNow: Following['readNow'] = (...given) => {
+      reads += 1;
+      return following.readNow?.(...given);
+    };
+    return { ...following, read, readNow };
   };
   return { served: { ...store, findByDigest, follow, ...fields }, reads: () => reads };
 }
@@ -276,7 +284,10 @@ test('whoever asks for too much that is not known is told so, and nobody else is
     await gate.held;
     return readFromStore(...given);
   };
-  const follow: Store['follow'] = (follower) => ({ ...store.follow(follower), read });
+  const follow: Store['follow'] = (follower) => {
+    const { readNow: _, ...rest } = store.follow(follower);
+    return { ...rest, read };
+  };
   await using verifier = verifierOf({ ...store, follow });
   expect((await verifier.verify(credential)).decision).toBe('VALID');
   gate.held = new Promise((resolve) => (release = resolve));
@@ -289,4 +300,62 @@ test('whoever asks for too much that is not known is told so, and nobody else is
   expect((await elsewhere).decision).toBe('VALID');
   expect(new Set((await Promise.all(waiting)).map(({ decision }) => decision))).toEqual(new Set(['NOT_FOUND']));
   expect((await verifier.verify(other)).decision).toBe('VALID');
+});
+
+/** What a verifier that knows nothing yet decides at once. */
+async function decideCold(credential: NewCredential, peppers: Peppers = []): Promise<string> {
+  await using verifier = verifierOf(store, peppers);
+  const answered = verifier.ask(credential);
+  return answered instanceof Promise ? 'waits' : answered.decision;
+}
+
+test('a key that memory does not hold is answered at once by a store that need not be waited for, whatever changed it', async () => {
+  const suspend = (suspended: boolean) =>
+    store.change(
+      { organization: { keyspace: 'shop', organizationId: 'acme' } },
+      () => ({ answer: undefined, widens: false, settings: { suspended }, put: [], events: [] }),
+      ample(),
+    );
+  const credential = newCredential(keyspace.credential, [], systemRandom);
+  expect(await decideCold(credential)).toBe('NOT_FOUND');
+  const [key] = await put(store, [aKey({ digest: credential.digest })]);
+  expect(await decideCold(credential)).toBe('VALID');
+  await suspend(true);
+  expect(await decideCold(credential)).toBe('ORGANIZATION_SUSPENDED');
+  await suspend(false);
+  const disabled = key && (await update(store, key, { disabled: true }));
+  expect(await decideCold(credential)).toBe('DISABLED');
+  const enabled = disabled && (await update(store, disabled, { disabled: false }));
+  // Its digest is moved by the first of these, and found in its new form by the second.
+  for (let n = 0; n < 2; n += 1) expect(await decideCold(credential, [aPepper(1)])).toBe('VALID');
+  expect(Object.fromEntries(await store.countDigests(ample()))).toEqual({ 1: 1 });
+  expect(await decideCold(credential)).toBe('NOT_FOUND');
+  if (enabled) await revoke(store, enabled);
+  expect(await decideCold(credential, [aPepper(1)])).toBe('REVOKED');
+});
+
+test('what was read at once stays out of the answer where nobody tells of changes by the time that it is judged', async () => {
+  const { key, credential } = await issue();
+  let holds = true;
+  const readNow: Following['readNow'] = (...given) => {
+    const found = store.follow(new RecordCache({ clock: systemClock })).readNow?.(...given);
+    holds = false;
+    return found;
+  };
+  const findByDigest: Store['findByDigest'] = async (...given) => {
+    await revoke(store, key);
+    return store.findByDigest(...given);
+  };
+  const follow = () => ({ ...following(() => holds), readNow });
+  await using verifier = verifierOf({ ...store, findByDigest, follow });
+  expect((await verifier.verify(credential)).decision).toBe('REVOKED');
+});
+
+test('a store that cannot read at once is a fault, and never a key that is not there', async () => {
+  const { credential } = await issue();
+  const readNow: Following['readNow'] = () => {
+    throw new StoreFault('unavailable', 'the test lets it fail');
+  };
+  await using verifier = verifierOf({ ...store, follow: () => ({ ...following(() => true), readNow }) });
+  for (let n = 0; n < 2; n += 1) expect(() => verifier.ask(credential)).toThrow('lets it fail');
 });

@@ -126,6 +126,7 @@ function toStore(
         // Told within the same turn as the commit.
         holds: () => followers.has(follower),
         read: (keyspace, digest) => answer(undefined, () => read.keyByDigest(keyspace, digest)),
+        readNow: (keyspace, digest) => connection.answerNow(() => read.keyByDigest(keyspace, digest)),
         [Symbol.asyncDispose]() {
           followers.delete(follower);
           return Promise.resolve();
