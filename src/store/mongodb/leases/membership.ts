@@ -119,7 +119,9 @@ export class Membership {
     const { connection, collections, clock } = this.#parts;
     // One that came after the deletion would make it again.
     await Promise.allSettled(this.#joining);
-    await connection.ask(Deadline.after(LEAVE_MS_MAX, clock))((bounds) => collections.replicas.deleteOne({ _id: this.#id }, bounds));
+    await connection.ask(Deadline.after(LEAVE_MS_MAX, clock))((bounds) =>
+      collections.replicas.deleteOne({ _id: this.#id }, bounds),
+    );
   }
 
   #tick(): void {
