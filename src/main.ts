@@ -8,9 +8,11 @@ import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
 import { openKafkaSink } from './audit/kafka-sink.js';
 import { startRelay } from './audit/relay.js';
 import type { ReadableSink } from './audit/sink.js';
+import type { Access } from './config/access.js';
 import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
+import { watchAccess } from './config/watch-access.js';
 import { serve } from './grpc/server.js';
 import { systemRandom } from './keys/base62.js';
 import { sourceOf } from './keys/chain.js';
@@ -66,7 +68,7 @@ export async function run(env: Environment): Promise<void> {
 
 /** As `run`, of parts that are given. */
 export async function start(
-  { settings, keyspaces, callers, tls }: Config,
+  { settings, keyspaces, accessFiles, ...access }: Config,
   { clock, openStore, openSink }: Assembly,
 ): Promise<void> {
   const { peppers } = settings;
@@ -90,15 +92,18 @@ export async function start(
   const backlogExceeded = () => relay.backlogExceeded();
   await using server = await opened(() =>
     serve(
-      { listen: settings.listen, ...(tls && { tls }), ...(callers && { callers }) },
+      { listen: settings.listen, access },
       { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded },
       log,
     ),
   );
+  const admit = (next: Access) => server.admit(next);
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- what it does ends with this block
+  await using _ = watchAccess({ files: accessFiles, keyspaces, access, admit, log, now: () => clock.now() });
   if (settings.store.kind === 'mongodb' && settings.auditSink.kind === 'file') {
     log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');
   }
-  if (!callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
+  if (!access.callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
   log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
   // Until here a signal ends the process at once: nobody is served yet.
   log.info({ signal: await stopSignal(broken) }, 'stopping');

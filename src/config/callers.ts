@@ -39,9 +39,28 @@ export interface Caller {
 
 export type Scope = 'all' | ReadonlySet<string>;
 
+/** How a caller is known: by its token, by a name in its certificate, or by both together. */
+interface KnownBy {
+  readonly caller: Caller;
+  /** The SHA-256 of its token, 64 lowercase hex digits. */
+  readonly tokenDigest?: string;
+  /** As in `Shown`. */
+  readonly certificateName?: string;
+}
+
 export interface Callers {
-  /** By the SHA-256 of their tokens, 64 lowercase hex digits. */
-  readonly byTokenDigest: ReadonlyMap<string, Caller>;
+  readonly size: number;
+  readonly byTokenDigest: ReadonlyMap<string, KnownBy>;
+  /** Those that need no token. */
+  readonly byCertificateName: ReadonlyMap<string, KnownBy>;
+}
+
+/** What somebody who calls has shown. */
+export interface Shown {
+  /** The text after `Bearer`. */
+  readonly token?: string;
+  /** Of a certificate that was checked: `URI:spiffe://…` and `DNS:…`. */
+  readonly certificateNames: readonly string[];
 }
 
 /** Everyone, where there is no callers file. */
@@ -61,12 +80,30 @@ export function parseCallers(
 ): Callers | Problem[] {
   const file = parseYaml(fileSchema(keyspaces), yamlText, hides);
   if (Array.isArray(file)) return file;
-  return { byTokenDigest: new Map(file.callers.map((fields) => [fields.token_sha256, toCaller(fields)])) };
+  const known = file.callers.map(toKnownBy);
+  return {
+    size: known.length,
+    byTokenDigest: new Map(known.flatMap((one) => (one.tokenDigest === undefined ? [] : [[one.tokenDigest, one]]))),
+    byCertificateName: new Map(
+      known.flatMap((one) =>
+        one.tokenDigest === undefined && one.certificateName !== undefined ? [[one.certificateName, one]] : [],
+      ),
+    ),
+  };
 }
 
-/** The caller whose token this is, the text after `Bearer`. */
-export function findCaller(callers: Callers, token: string): Caller | undefined {
-  return callers.byTokenDigest.get(digestOf(token));
+/**
+ * The caller who has shown all that its entry states. A token says who it is; without one a name in the certificate does,
+ * and none where two of the names are of different callers.
+ */
+export function findCaller(callers: Callers, { token, certificateNames }: Shown): Caller | undefined {
+  if (token === undefined) {
+    const [known, other] = certificateNames.flatMap((name) => callers.byCertificateName.get(name) ?? []);
+    return other ? undefined : known?.caller;
+  }
+  const known = callers.byTokenDigest.get(digestOf(token));
+  if (known?.certificateName !== undefined && !certificateNames.includes(known.certificateName)) return undefined;
+  return known?.caller;
 }
 
 export interface NewCallerToken {
@@ -134,16 +171,33 @@ function callerSchema(keyspaces: ReadonlyMap<string, Keyspace> | undefined) {
       (name) => name !== LOCAL_CALLER.name,
       'another name: this is the caller of a server without callers',
     ),
-    token_sha256: text(/^[0-9a-f]{64}$/, "the token's SHA-256 as 64 digits of 0-9 a-f").refine(
-      (digest) => digest !== digestOf(''),
-      'the SHA-256 of a token: this is the one of an empty text',
-    ),
+    token_sha256: text(/^[0-9a-f]{64}$/, "the token's SHA-256 as 64 digits of 0-9 a-f")
+      .refine((digest) => digest !== digestOf(''), 'the SHA-256 of a token: this is the one of an empty text')
+      .optional(),
+    spiffe_id: text(SPIFFE_ID, 'a SPIFFE id such as spiffe://example.org/gateway').optional(),
+    dns_name: text(DNS_NAME, 'a host name in lower case, without a wildcard').optional(),
     roles: z.array(oneOf(ROLES), `a list of ${ROLES.join(', ')}`).min(1, `at least one of ${ROLES.join(', ')}`),
     keyspaces: scope(isKeyspace, keyspaceForm),
     organizations: scope(isOrganization, '1 to 128 characters of A-Z a-z 0-9 . _ : -'),
     may_assert_actor: z.boolean('true or false').default(false),
     permissions: z.array(permission, 'a list of permissions').default([]),
-  });
+  }).check(across(judgeKnownBy));
+}
+
+// https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md
+const SPIFFE_ID = /^(?=.{1,2048}$)spiffe:\/\/[a-z0-9._-]{1,255}(?:\/(?!\.{1,2}(?:\/|$))[A-Za-z0-9._-]+)+$/;
+const DNS_NAME = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$/;
+
+function judgeKnownBy(
+  fields: { token_sha256?: string | undefined; spiffe_id?: string | undefined; dns_name?: string | undefined },
+  { sound, report }: Findings,
+): void {
+  if (!sound('token_sha256') || !sound('spiffe_id') || !sound('dns_name')) return;
+  const { token_sha256, spiffe_id, dns_name } = fields;
+  if (spiffe_id !== undefined && dns_name !== undefined) report(['dns_name'], 'spiffe_id or dns_name, not both');
+  if (token_sha256 === undefined && spiffe_id === undefined && dns_name === undefined) {
+    report(['token_sha256'], 'token_sha256, spiffe_id or dns_name: how the caller is known');
+  }
 }
 
 /** A list of names, or `'*'`, bare or alone in the list. None at all is refused: such a caller could do nothing. */
@@ -161,12 +215,25 @@ function scope(isName: (text: string) => boolean, form: string) {
 const ALL = '*';
 
 function judgeDistinct(list: readonly CallerFields[], { sound, report }: Findings): void {
-  for (const field of ['name', 'token_sha256'] as const) {
+  for (const field of ['name', 'token_sha256', 'spiffe_id', 'dns_name'] as const) {
     const values = list.map((fields, index) => (sound(index) && sound(index, field) ? fields[field] : undefined));
     for (const index of repeatsOf(values)) {
       report([index, field], `one of its own: callers[${values.indexOf(values[index])}] has it`);
     }
   }
+}
+
+function toKnownBy(fields: CallerFields): KnownBy {
+  const { token_sha256: tokenDigest, spiffe_id, dns_name } = fields;
+  const [certificateName] = [
+    ...(spiffe_id === undefined ? [] : [`URI:${spiffe_id}`]),
+    ...(dns_name === undefined ? [] : [`DNS:${dns_name}`]),
+  ];
+  return {
+    caller: toCaller(fields),
+    ...(tokenDigest !== undefined && { tokenDigest }),
+    ...(certificateName !== undefined && { certificateName }),
+  };
 }
 
 function toCaller(fields: CallerFields): Caller {

@@ -23,7 +23,7 @@ export interface Settings {
   readonly keyspacesFile: string;
   /** Absent: whoever connects is the caller `local`. */
   readonly callersFile?: string;
-  readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  readonly tls?: { readonly certFile: string; readonly keyFile: string; readonly clientCaFile?: string };
   readonly peppers: Peppers;
   /** Names the source of events: `[A-Za-z0-9._-]{1,64}`. */
   readonly installation: string;
@@ -59,7 +59,7 @@ export function parseSettings(env: Environment): Settings | Problem[] {
 /** The files that the settings name, whatever else is wrong with them, and the variable behind each. */
 export function namedFiles(
   env: Environment,
-): Record<'keyspaces' | 'callers' | 'certificate' | 'privateKey', NamedFile> {
+): Record<'keyspaces' | 'callers' | 'certificate' | 'privateKey' | 'clientCa', NamedFile> {
   const given = setVariables(env);
   const named = (variable: string, path?: string): NamedFile => ({ variable, path: given[variable] ?? path });
   return {
@@ -67,6 +67,7 @@ export function namedFiles(
     callers: named('KEYREEVE_CALLERS'),
     certificate: named('KEYREEVE_TLS_CERT'),
     privateKey: named('KEYREEVE_TLS_KEY'),
+    clientCa: named('KEYREEVE_TLS_CLIENT_CA'),
   };
 }
 
@@ -114,6 +115,7 @@ const variablesSchema = z.object({
   KEYREEVE_CALLERS: z.string().optional(),
   KEYREEVE_TLS_CERT: z.string().optional(),
   KEYREEVE_TLS_KEY: z.string().optional(),
+  KEYREEVE_TLS_CLIENT_CA: z.string().optional(),
   KEYREEVE_INSTALLATION: text(/^[A-Za-z0-9._-]{1,64}$/, '1 to 64 characters of A-Z a-z 0-9 . _ -').default('local'),
   KEYREEVE_PEPPERS: peppers.default([]),
   KEYREEVE_AUDIT_BACKLOG_MAX: text(/^[1-9]\d{0,14}$/, 'a whole number, 1 or more')
@@ -127,7 +129,6 @@ const variablesSchema = z.object({
   KEYREEVE_INSECURE_LISTEN: flag.default(false),
   KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
   // Passed over in silence, they would leave an operator less safe than they believe.
-  KEYREEVE_TLS_CLIENT_CA: unsupported,
   KEYREEVE_HTTP_LISTEN: unsupported,
 });
 type Variables = z.output<typeof variablesSchema>;
@@ -145,6 +146,9 @@ function judgeTlsPair(variables: Variables, { report }: Findings): void {
   const { KEYREEVE_TLS_CERT: cert, KEYREEVE_TLS_KEY: key } = variables;
   if (cert && !key) report(['KEYREEVE_TLS_KEY'], 'the file of the private key, as KEYREEVE_TLS_CERT is set');
   if (key && !cert) report(['KEYREEVE_TLS_CERT'], 'the file of the certificate, as KEYREEVE_TLS_KEY is set');
+  if (variables.KEYREEVE_TLS_CLIENT_CA && !cert && !key) {
+    report(['KEYREEVE_TLS_CERT'], "the file of the server's certificate, as KEYREEVE_TLS_CLIENT_CA is set");
+  }
 }
 
 // Without TLS tokens travel in the clear, without callers everyone has every right: neither leaves the machine unasked.
@@ -163,7 +167,8 @@ function judgeListen(variables: Variables, { sound, report }: Findings): void {
 function toSettings(variables: Variables, warnings: readonly Problem[]): Settings {
   const dataDir = variables.KEYREEVE_DATA_DIR;
   const { KEYREEVE_MONGODB_URI: uri, KEYREEVE_KAFKA_BROKERS: brokers } = variables;
-  const { KEYREEVE_TLS_CERT: certFile, KEYREEVE_TLS_KEY: keyFile, KEYREEVE_CALLERS: callersFile } = variables;
+  const { KEYREEVE_TLS_CERT: certFile, KEYREEVE_TLS_KEY: keyFile, KEYREEVE_TLS_CLIENT_CA: clientCaFile } = variables;
+  const callersFile = variables.KEYREEVE_CALLERS;
   return {
     listen: variables.KEYREEVE_LISTEN,
     store: uri ? { kind: 'mongodb', uri, leaseMs: variables.KEYREEVE_LEASE_MS } : { kind: 'sqlite', dataDir },
@@ -177,7 +182,7 @@ function toSettings(variables: Variables, warnings: readonly Problem[]): Setting
       : { kind: 'file', dataDir },
     keyspacesFile: variables.KEYREEVE_KEYSPACES,
     ...(callersFile && { callersFile }),
-    ...(certFile && keyFile && { tls: { certFile, keyFile } }),
+    ...(certFile && keyFile && { tls: { certFile, keyFile, ...(clientCaFile && { clientCaFile }) } }),
     installation: variables.KEYREEVE_INSTALLATION,
     peppers: variables.KEYREEVE_PEPPERS,
     auditBacklogMax: variables.KEYREEVE_AUDIT_BACKLOG_MAX,

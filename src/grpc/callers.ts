@@ -1,5 +1,7 @@
 /** Who calls, and what its policy lets it do and see. */
-import type { Metadata } from '@grpc/grpc-js';
+import type { PeerCertificate } from 'node:tls';
+
+import type { ServerUnaryCall } from '@grpc/grpc-js';
 
 import { type Caller, type Callers, findCaller, LOCAL_CALLER, type Role } from '../config/callers.js';
 import { parseOrganizationId } from '../keys/fields.js';
@@ -10,19 +12,40 @@ import { orRefuse, Refused } from './errors.js';
 
 export type Keyspaces = ReadonlyMap<string, Keyspace>;
 
-/** @throws Refused CALLER_UNKNOWN */
-export type Authenticate = (metadata: Metadata) => Caller;
+/** What a call shows of who makes it. */
+export type Shows = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getAuthContext'>;
 
-/** @param callers absent: everyone is the caller `local`, whatever token they send */
-export function authenticateBy(callers: Callers | undefined): Authenticate {
-  if (!callers) return () => LOCAL_CALLER;
-  return (metadata) => {
-    const [header, ...more] = metadata.get('authorization');
+/** @throws Refused CALLER_UNKNOWN */
+export type Authenticate = (call: Shows) => Caller;
+
+/** @param callersNow undefined: everyone is the caller `local`, whatever they show */
+export function authenticateBy(callersNow: () => Callers | undefined, now: () => Date): Authenticate {
+  return (call) => {
+    const callers = callersNow();
+    if (!callers) return LOCAL_CALLER;
+    const [header, ...more] = call.metadata.get('authorization');
     const token = typeof header === 'string' && more.length === 0 ? BEARER.exec(header)?.[1] : undefined;
-    const caller = token === undefined ? undefined : findCaller(callers, token);
+    if (header !== undefined && token === undefined) throw new Refused({ refused: 'CALLER_UNKNOWN' });
+    const { sslPeerCertificate } = call.getAuthContext();
+    const certificateNames = sslPeerCertificate ? namesIn(sslPeerCertificate, now()) : [];
+    const caller = findCaller(callers, { certificateNames, ...(token !== undefined && { token }) });
     if (!caller) throw new Refused({ refused: 'CALLER_UNKNOWN' });
     return caller;
   };
+}
+
+/**
+ * The names that a checked certificate is good for, as `URI:…` and `DNS:…`. It was checked when the connection began, so
+ * it may have ended since. More than one URI makes it no SPIFFE id
+ * (https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md#2-spiffe-id).
+ */
+function namesIn({ subjectaltname, valid_to }: PeerCertificate, now: Date): readonly string[] {
+  // Node quotes a name in which a comma could pass for the end of it.
+  if (subjectaltname === undefined || subjectaltname.includes('"') || now > new Date(valid_to)) return [];
+  const names = subjectaltname.split(', ');
+  const uris = names.filter((name) => name.startsWith('URI:'));
+  const hosts = names.filter((name) => name.startsWith('DNS:')).map((name) => `DNS:${name.slice(4).toLowerCase()}`);
+  return uris.length > 1 ? hosts : [...uris, ...hosts];
 }
 
 const BEARER = /^bearer +(\S+)$/i;

@@ -4,9 +4,8 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import type { Access } from '../config/access.js';
 import { type Address, formatAddress } from '../config/address.js';
-import type { Callers } from '../config/callers.js';
-import type { TlsIdentity } from '../config/load.js';
 import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
@@ -24,6 +23,7 @@ import type { Parts } from './parts.js';
 import { addReflection } from './reflection.js';
 import { handleRevokeKey } from './revoke-key.js';
 import { handleRotateKey } from './rotate-key.js';
+import { ReloadableTls } from './reloadable-tls.js';
 import { RunningCalls } from './running-calls.js';
 import { type Around, unary } from './unary.js';
 import { handleUpdateKey } from './update-key.js';
@@ -32,10 +32,8 @@ import { handleVerifyKey, serializeVerification } from './verify-key.js';
 
 export interface ServerOptions {
   readonly listen: Address;
-  /** Absent: without TLS. */
-  readonly tls?: TlsIdentity;
-  /** Absent: everyone is the caller `local`, with every right. */
-  readonly callers?: Callers;
+  /** Without `tls` it listens without TLS; without `callers` everyone is the caller `local`, with every right. */
+  readonly access: Access;
 }
 
 /** Disposing it refuses what is new, lets running calls finish, and takes 4 seconds at most. */
@@ -44,6 +42,8 @@ export interface Server extends AsyncDisposable {
   readonly address: string;
   /** From now on health says so, and calls are still answered. */
   notServing(): void;
+  /** From now on this is who may call, and the certificates of new connections. With TLS it was begun, or without. */
+  admit(access: Access): void;
 }
 
 /** The transport's settings. */
@@ -67,21 +67,34 @@ const FINISH_MS_MAX = 3000;
 const FLUSH_MS = 1000;
 
 /** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
-export async function serve({ listen, tls, callers }: ServerOptions, parts: Parts, log: Log): Promise<Server> {
+export async function serve({ listen, access }: ServerOptions, parts: Parts, log: Log): Promise<Server> {
   const { store, clock } = parts;
+  let { callers } = access;
   const running = new RunningCalls();
   const server = new GrpcServer({ ...LIMITS, interceptors: [running.interceptor] });
-  addCalls(server, parts, { authenticate: authenticateBy(callers), clock, running, log });
+  addCalls(server, parts, {
+    authenticate: authenticateBy(
+      () => callers,
+      () => clock.now(),
+    ),
+    clock,
+    running,
+    log,
+  });
   addReflection(server);
-  const credentials = toCredentials(tls);
+  const tls = access.tls && new ReloadableTls(access.tls);
   const connections = new Connections();
   const health = await startHealth(store, clock, log);
   try {
     health.addToServer(server);
-    const port = await bind(server, listen, credentials);
+    const port = await bind(server, listen, tls ?? ServerCredentials.createInsecure());
     return {
       address: formatAddress({ ...listen, port }),
       notServing: () => health.notServing(),
+      admit(next) {
+        callers = next.callers;
+        if (next.tls) tls?.present(next.tls);
+      },
       async [Symbol.asyncDispose]() {
         health.notServing();
         running.end();
@@ -146,12 +159,6 @@ function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
     getOrganization: unary('GetOrganization', handleGetOrganization(parts), around),
     updateOrganization: unary('UpdateOrganization', handleUpdateOrganization(parts), around),
   } satisfies OrganizationServiceServer);
-}
-
-function toCredentials(tls: ServerOptions['tls']): ServerCredentials {
-  if (!tls) return ServerCredentials.createInsecure();
-  const pair = { cert_chain: Buffer.from(tls.certificate), private_key: Buffer.from(tls.privateKey.reveal()) };
-  return ServerCredentials.createSsl(null, [pair]);
 }
 
 function bind(server: GrpcServer, listen: Address, credentials: ServerCredentials): Promise<number> {

@@ -150,7 +150,7 @@ function letIn<Request extends object, Response>(
   { authenticate, clock, running }: Around,
 ): Call {
   if (running.ending) throw new ShuttingDown();
-  const caller = authenticate(rpc.metadata);
+  const caller = authenticate(rpc);
   unfinished.facts.caller = caller.name;
   permitRole(caller, name);
   const call = new LetIn(rpc, caller, deadlineOf(rpc, clock), unfinished);

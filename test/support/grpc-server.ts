@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { type CallerGrant, type Callers, newCallerToken, parseCallers } from '../../src/config/callers.js';
-import type { TlsIdentity } from '../../src/config/load.js';
+import type { TlsIdentity } from '../../src/config/access.js';
 import { type Actor, ActorType } from '../../src/gen/keyreeve/v1/actor.js';
 import { AuditServiceClient } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { Key as KeyMessage, type KeySelector } from '../../src/gen/keyreeve/v1/key.js';
@@ -132,7 +132,7 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
     const peppers = options.peppers ?? [];
     const verify = openVerifier({ store: served, peppers, clock, log });
     const server = await serve(
-      { listen: { host: '127.0.0.1', port }, ...(callers && { callers }), ...(tls && { tls }) },
+      { listen: { host: '127.0.0.1', port }, access: { ...(callers && { callers }), ...(tls && { tls }) } },
       {
         store: served,
         verify,

@@ -1,4 +1,4 @@
-import type { TlsIdentity } from '../../src/config/load.js';
+import type { TlsIdentity } from '../../src/config/access.js';
 import { Secret } from '../../src/keys/secret.js';
 
 /** A certificate of these tests alone, for `localhost` and 127.0.0.1, valid for a hundred years. */

@@ -45,8 +45,16 @@ function problemsOf(yamlText: string): string[] {
   return Array.isArray(callers) ? callers.map(formatProblem) : [];
 }
 
+function byToken(callers: Callers, token: string, certificateNames: readonly string[] = []): Caller | undefined {
+  return findCaller(callers, { token, certificateNames });
+}
+
+function byCertificate(callers: Callers, ...certificateNames: string[]): Caller | undefined {
+  return findCaller(callers, { certificateNames });
+}
+
 function callerOf(fields: Fields): Caller | undefined {
-  return findCaller(parsed(fileOf({ ...gateway, ...fields })), 'krt_gateway');
+  return byToken(parsed(fileOf({ ...gateway, ...fields })), 'krt_gateway');
 }
 
 /** The problems of one caller, their path shortened to what lies within it. */
@@ -93,12 +101,51 @@ describe('a caller', () => {
     ]);
   });
 
+  test('is found by a name in its certificate, and by nothing near it', () => {
+    const { token_sha256: _, ...nameless } = gateway;
+    const callers = parsed(
+      fileOf(
+        { ...nameless, spiffe_id: 'spiffe://example.org/gateway' },
+        { ...nameless, name: 'other', dns_name: 'other.example.org' },
+      ),
+    );
+    expect(byCertificate(callers, 'URI:spiffe://example.org/gateway', 'DNS:elsewhere')?.name).toBe('gateway');
+    expect(byCertificate(callers, 'DNS:other.example.org')?.name).toBe('other');
+    for (const name of ['URI:spiffe://example.org/gateway/x', 'DNS:spiffe://example.org/gateway', 'DNS:example.org']) {
+      expect(byCertificate(callers, name)).toBeUndefined();
+    }
+    expect(byCertificate(callers)).toBeUndefined();
+    // Two names of two callers: neither is more right.
+    expect(byCertificate(callers, 'URI:spiffe://example.org/gateway', 'DNS:other.example.org')).toBeUndefined();
+    // A token that nobody has is not made good by a certificate.
+    expect(byToken(callers, 'krt_x', ['DNS:other.example.org'])).toBeUndefined();
+  });
+
+  test('of whom its entry states a token and a name in the certificate has to show both', () => {
+    const callers = parsed(fileOf({ ...gateway, spiffe_id: 'spiffe://example.org/gateway' }));
+    expect(byToken(callers, 'krt_gateway', ['URI:spiffe://example.org/gateway'])?.name).toBe('gateway');
+    expect(byToken(callers, 'krt_gateway')).toBeUndefined();
+    expect(byToken(callers, 'krt_gateway', ['URI:spiffe://example.org/other'])).toBeUndefined();
+    expect(byCertificate(callers, 'URI:spiffe://example.org/gateway')).toBeUndefined();
+  });
+
+  test.each([
+    ['nothing to be known by', { token_sha256: undefined }, 'token_sha256: missing; expected token_sha256, spiffe_id'],
+    ['two names', { spiffe_id: 'spiffe://a/b', dns_name: 'a.b' }, 'spiffe_id or dns_name, not both'],
+    ['a SPIFFE id without a path', { spiffe_id: 'spiffe://example.org' }, 'expected a SPIFFE id such as'],
+    ['a SPIFFE id that climbs', { spiffe_id: 'spiffe://example.org/../a' }, 'expected a SPIFFE id such as'],
+    ['a wildcard', { dns_name: '*.example.org' }, 'expected a host name in lower case, without a wildcard'],
+    ['capitals', { dns_name: 'Example.org' }, 'expected a host name in lower case, without a wildcard'],
+  ])('with %s is refused', (_, fields, expected) => {
+    expect(faultsOf(fields).join()).toContain(expected);
+  });
+
   test('is found by its own token alone', () => {
     const callers = parsed(fileOf(gateway, { ...gateway, name: 'other', token_sha256: digestOf('krt_other') }));
-    expect(findCaller(callers, 'krt_gateway')?.name).toBe('gateway');
-    expect(findCaller(callers, 'krt_other')?.name).toBe('other');
+    expect(byToken(callers, 'krt_gateway')?.name).toBe('gateway');
+    expect(byToken(callers, 'krt_other')?.name).toBe('other');
     for (const token of ['', 'krt_gatewa', 'krt_gateway ', gateway.token_sha256, 'gateway']) {
-      expect(findCaller(callers, token)).toBeUndefined();
+      expect(byToken(callers, token)).toBeUndefined();
     }
   });
 
@@ -139,10 +186,10 @@ describe('a callers file', () => {
       'callers[1].organisations: unknown field; expected organizations',
       "callers[2].keyspaces: an empty list; expected '*' or at least one name",
       'callers[3].name: missing; expected 1 to 64 characters of A-Z a-z 0-9 . _ -',
-      "callers[3].token_sha256: missing; expected the token's SHA-256 as 64 digits of 0-9 a-f",
       'callers[3].roles: missing; expected a list of verifier, provisioner, auditor, admin',
       "callers[3].keyspaces: missing; expected '*' or a list of names",
       "callers[3].organizations: missing; expected '*' or a list of names",
+      'callers[3].token_sha256: missing; expected token_sha256, spiffe_id or dns_name: how the caller is known',
       'callers[2].name: "gateway"; expected one of its own: callers[1] has it',
       'callers[2].token_sha256: [hidden]; expected one of its own: callers[1] has it',
     ]);
@@ -198,7 +245,7 @@ describe('a callers file', () => {
     const read = (name: string): string => readFileSync(new URL(`../../config/${name}`, import.meta.url), 'utf8');
     const shipped = parseKeyspaces(read('keyspaces.yaml'));
     if (Array.isArray(shipped)) throw new Error('the shipped keyspaces have problems');
-    expect(parseCallers(read('callers.example.yaml'), shipped)).toMatchObject({ byTokenDigest: { size: 4 } });
+    expect(parseCallers(read('callers.example.yaml'), shipped)).toMatchObject({ size: 5 });
   });
 });
 
@@ -214,7 +261,7 @@ describe('a new token', () => {
     const { token, tokenSha256, line } = made({ mayAssertActor: true, permissions: ['keys:write'] });
     expect(tokenSha256).toBe(digestOf(token.reveal()));
     expect(line).not.toContain('\n');
-    expect(findCaller(parsed(`callers:\n${line}\n`), token.reveal())).toEqual({
+    expect(byToken(parsed(`callers:\n${line}\n`), token.reveal())).toEqual({
       name: 'gateway',
       roles: new Set(['verifier']),
       keyspaces: 'all',

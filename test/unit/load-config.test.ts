@@ -58,7 +58,8 @@ async function configOf(env: Environment): Promise<Config> {
 
 describe('the configuration', () => {
   test('is that of the shipped keyspaces where nothing is set', async () => {
-    const { settings, keyspaces, ...rest } = await configOf({});
+    const { settings, keyspaces, accessFiles, ...rest } = await configOf({});
+    expect(accessFiles.callers.path).toBeUndefined();
     expect(settings.keyspacesFile).toBe('config/keyspaces.yaml');
     expect(keyspaces.size).toBe(5);
     expect(rest).toEqual({});

@@ -119,9 +119,12 @@ describe('settings', () => {
     expect(problemsOf({ KEYREEVE_TLS_KEY: 'key.pem' })).toEqual([
       'KEYREEVE_TLS_CERT: missing; expected the file of the certificate, as KEYREEVE_TLS_KEY is set',
     ]);
+    expect(problemsOf({ KEYREEVE_TLS_CLIENT_CA: 'ca.pem' })).toEqual([
+      "KEYREEVE_TLS_CERT: missing; expected the file of the server's certificate, as KEYREEVE_TLS_CLIENT_CA is set",
+    ]);
   });
 
-  test.each(['KEYREEVE_TLS_CLIENT_CA', 'KEYREEVE_HTTP_LISTEN'])(
+  test.each(['KEYREEVE_HTTP_LISTEN'])(
     'refuse %s, which a later version will know, instead of passing over it',
     (name) => {
       expect(problemsOf({ [name]: '15000' })).toEqual([`${name}: "15000"; expected ${UNSUPPORTED}`]);

@@ -45,7 +45,7 @@ async function check({ keyspaces, callers }: Options, terminal: Terminal): Promi
 
 function describe({ keyspaces, callers }: Config): string {
   const known = callers
-    ? counted(callers.byTokenDigest.size, 'caller')
+    ? counted(callers.size, 'caller')
     : 'no callers file, so everyone who connects is the caller local';
   return `ok: ${counted(keyspaces.size, 'keyspace')}, ${known}`;
 }
