@@ -3,17 +3,35 @@
  * measures time-outs by the wall clock. So whoever uses it sets a timer of his own and, when that goes off, drops the
  * client whole: `close` destroys its sockets, and what was still to be sent through them is not sent later, out of turn.
  */
-import { type Socket, connect } from 'node:net';
-import { Kafka, type KafkaConfig, type LogEntry, logLevel } from 'kafkajs';
+import { readFileSync } from 'node:fs';
+import { type Socket, connect, isIP } from 'node:net';
+import { connect as connectTls, type SecureContextOptions } from 'node:tls';
+import { Kafka, type KafkaConfig, type LogEntry, logLevel, type SASLOptions } from 'kafkajs';
 import type { Logger } from 'pino';
+import type { Secret } from '../keys/secret.js';
 import { within } from '../within.js';
 
-export interface KafkaSettings {
-  /** `host:port`, one at least. */
-  readonly brokers: readonly string[];
+export interface KafkaSettings extends KafkaAccess {
   readonly topic: string;
   /** For development: accept a topic that one broker carries alone. */
   readonly allowSingleBroker: boolean;
+}
+
+/** Where the brokers are, and how one gets in. */
+export interface KafkaAccess {
+  /** `host:port`, one at least. */
+  readonly brokers: readonly string[];
+  /** PEM files, read whenever a client is made. Absent: without TLS. */
+  readonly tls?: {
+    readonly caFile?: string;
+    readonly client?: { readonly certFile: string; readonly keyFile: string };
+  };
+  /** Absent: without a login. */
+  readonly sasl?: {
+    readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
+    readonly username: string;
+    readonly password: Secret;
+  };
 }
 
 /** Something of kafkajs that connects and disconnects: a producer, a consumer, an admin. */
@@ -38,16 +56,18 @@ const DISCONNECT_MS = 500;
  * @param retries how often kafkajs tries to find a broker that answers its question, beyond one try each. Producers are
  *   told not to retry.
  */
-export function createKafkaClient(
-  { brokers }: Pick<KafkaSettings, 'brokers'>,
-  log: Logger,
-  { retries = 0 } = {},
-): KafkaClient {
+export function createKafkaClient({ brokers, tls, sasl }: KafkaAccess, log: Logger, { retries = 0 } = {}): KafkaClient {
   const sockets = new Set<Socket>();
+  const secure = tls && contextOf(tls);
   let closed = false;
   const socketFactory: KafkaConfig['socketFactory'] = ({ host, port, onConnect }) => {
     if (closed) throw new Error('the client is closed');
-    const socket = connect({ host, port }, onConnect).setKeepAlive(true, KEEP_ALIVE_MS).setNoDelay(true);
+    // An address is no server name: https://datatracker.ietf.org/doc/html/rfc6066#section-3
+    const named = isIP(host) ? {} : { servername: host };
+    const opened = secure
+      ? connectTls({ host, port, ...named, ...secure }, onConnect)
+      : connect({ host, port }, onConnect);
+    const socket = opened.setKeepAlive(true, KEEP_ALIVE_MS).setNoDelay(true);
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
     return socket;
@@ -55,6 +75,8 @@ export function createKafkaClient(
   const kafka = new Kafka({
     clientId: 'keyreeve',
     brokers: [...brokers],
+    ...(tls && { ssl: true }),
+    ...(sasl && { sasl: toSasl(sasl) }),
     connectionTimeout: CONNECTION_MS,
     requestTimeout: REQUEST_MS,
     retry: { retries: brokers.length + retries, initialRetryTime: 50, maxRetryTime: 1000 },
@@ -81,6 +103,17 @@ export function createKafkaClient(
       await disconnect(connected);
     },
   };
+}
+
+function contextOf({ caFile, client }: NonNullable<KafkaAccess['tls']>): SecureContextOptions {
+  return {
+    ...(caFile !== undefined && { ca: readFileSync(caFile) }),
+    ...(client && { cert: readFileSync(client.certFile), key: readFileSync(client.keyFile) }),
+  };
+}
+
+function toSasl({ mechanism, username, password }: NonNullable<KafkaAccess['sasl']>): SASLOptions {
+  return { mechanism, username, password: password.reveal() };
 }
 
 /**

@@ -153,7 +153,7 @@ interface Batch {
   readonly lastOffset: bigint;
 }
 
-type TopicSettings = Pick<KafkaSettings, 'brokers' | 'topic'>;
+type TopicSettings = Omit<KafkaSettings, 'allowSingleBroker'>;
 
 async function asking<T>(settings: TopicSettings, log: Logger, question: (admin: Admin) => Promise<T>): Promise<T> {
   const client = createKafkaClient(settings, log);

@@ -1,10 +1,11 @@
 /** Who may call, and the certificates by which both sides are known: what may change while the service runs. */
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 
 import type { Keyspace } from '../keys/keyspace.js';
 import { Secret } from '../keys/secret.js';
 import { type Callers, parseCallers } from './callers.js';
-import { fault, readNamed, within } from './named-file.js';
+import { readNamed, within } from './named-file.js';
+import { loadPem } from './pem.js';
 import type { Problem } from './problems.js';
 import type { NamedFile } from './settings.js';
 
@@ -57,37 +58,18 @@ async function loadCallers(
   return within(file, parseCallers(text, keyspaces));
 }
 
-async function loadTls(files: AccessFiles): Promise<TlsIdentity | undefined | Problem[]> {
-  const read = await Promise.all([files.certificate, files.privateKey, files.clientCa].map(readNamed));
-  const unread = read.flatMap((text) => (Array.isArray(text) ? text : []));
-  if (unread.length > 0) return unread;
-  const [certificate, privateKey, clientCa] = read as (string | undefined)[];
-  if (certificate === undefined || privateKey === undefined) return undefined;
-  const x509 = attempt(() => new X509Certificate(certificate));
-  const key = attempt(() => createPrivateKey(privateKey));
-  const problems = [
-    ...(x509 ? [] : [fault(files.certificate, 'a certificate as PEM')]),
-    ...(key ? [] : [fault(files.privateKey, 'a private key as PEM, without a passphrase')]),
-    ...(x509 && key && !x509.checkPrivateKey(key) ? [fault(files.privateKey, 'the key of the certificate')] : []),
-    ...(clientCa === undefined || areCertificates(clientCa)
-      ? []
-      : [fault(files.clientCa, 'one certificate or several as PEM')]),
-  ];
-  if (problems.length > 0) return problems;
-  return { certificate, privateKey: new Secret(privateKey), ...(clientCa !== undefined && { clientCa }) };
-}
-
-// A server that is given none of them would trust everyone whom the machine trusts.
-function areCertificates(pem: string): boolean {
-  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
-  return blocks.length > 0 && blocks.every((block) => attempt(() => new X509Certificate(block)) !== undefined);
-}
-
-// What OpenSSL throws tells nobody more, and may hold what it read.
-function attempt<T>(parse: () => T): T | undefined {
-  try {
-    return parse();
-  } catch {
-    return undefined;
+async function loadTls({
+  certificate,
+  privateKey,
+  clientCa,
+}: AccessFiles): Promise<TlsIdentity | undefined | Problem[]> {
+  const pem = await loadPem({ certificate, privateKey, ca: clientCa });
+  if (Array.isArray(pem) || pem.certificate === undefined || pem.privateKey === undefined) {
+    return Array.isArray(pem) ? pem : undefined;
   }
+  return {
+    certificate: pem.certificate,
+    privateKey: new Secret(pem.privateKey),
+    ...(pem.ca !== undefined && { clientCa: pem.ca }),
+  };
 }

@@ -3,6 +3,7 @@ import type { Keyspace } from '../keys/keyspace.js';
 import { type Access, type AccessFiles, loadAccess } from './access.js';
 import { parseKeyspaces } from './keyspaces.js';
 import { readNamed, within } from './named-file.js';
+import { loadPem } from './pem.js';
 import type { Problem } from './problems.js';
 import { type Environment, type NamedFile, namedFiles, parseSettings, type Settings } from './settings.js';
 
@@ -20,8 +21,10 @@ export async function loadConfig(env: Environment): Promise<Config | Problem[]> 
   const settings = parseSettings(env);
   const keyspaces = await loadKeyspaces(files.keyspaces);
   const access = await loadAccess(files, Array.isArray(keyspaces) ? undefined : keyspaces);
-  if (Array.isArray(settings) || Array.isArray(keyspaces) || Array.isArray(access)) {
-    return [settings, keyspaces, access].flatMap((part) => (Array.isArray(part) ? part : []));
+  // Read again by each client that is made for Kafka; here it is checked that there is something to read.
+  const kafka = await loadPem({ certificate: files.kafkaCertificate, privateKey: files.kafkaKey, ca: files.kafkaCa });
+  if (Array.isArray(settings) || Array.isArray(keyspaces) || Array.isArray(access) || Array.isArray(kafka)) {
+    return [settings, keyspaces, access, kafka].flatMap((part) => (Array.isArray(part) ? part : []));
   }
   return { settings, keyspaces, ...access, accessFiles: files };
 }

@@ -43,7 +43,27 @@ export interface KafkaSinkSettings {
   readonly topic: string;
   /** Development: accept a topic with fewer than three replicas. */
   readonly allowSingleBroker: boolean;
+  /** Absent: without TLS. */
+  readonly tls?: KafkaTlsFiles;
+  /** Absent: without a login. */
+  readonly sasl?: KafkaLogin;
 }
+
+/** PEM files. */
+export interface KafkaTlsFiles {
+  /** Who vouches for the brokers; absent: those whom the machine trusts. */
+  readonly caFile?: string;
+  /** What this client shows; absent: nothing. */
+  readonly client?: { readonly certFile: string; readonly keyFile: string };
+}
+
+export interface KafkaLogin {
+  readonly mechanism: (typeof SASL_MECHANISMS)[number];
+  readonly username: string;
+  readonly password: Secret;
+}
+
+const SASL_MECHANISMS = ['plain', 'scram-sha-256', 'scram-sha-512'] as const;
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -59,7 +79,10 @@ export function parseSettings(env: Environment): Settings | Problem[] {
 /** The files that the settings name, whatever else is wrong with them, and the variable behind each. */
 export function namedFiles(
   env: Environment,
-): Record<'keyspaces' | 'callers' | 'certificate' | 'privateKey' | 'clientCa', NamedFile> {
+): Record<
+  'keyspaces' | 'callers' | 'certificate' | 'privateKey' | 'clientCa' | 'kafkaCa' | 'kafkaCertificate' | 'kafkaKey',
+  NamedFile
+> {
   const given = setVariables(env);
   const named = (variable: string, path?: string): NamedFile => ({ variable, path: given[variable] ?? path });
   return {
@@ -68,6 +91,9 @@ export function namedFiles(
     certificate: named('KEYREEVE_TLS_CERT'),
     privateKey: named('KEYREEVE_TLS_KEY'),
     clientCa: named('KEYREEVE_TLS_CLIENT_CA'),
+    kafkaCa: named('KEYREEVE_KAFKA_CA'),
+    kafkaCertificate: named('KEYREEVE_KAFKA_CERT'),
+    kafkaKey: named('KEYREEVE_KAFKA_KEY'),
   };
 }
 
@@ -111,6 +137,16 @@ const variablesSchema = z.object({
   KEYREEVE_AUDIT_TOPIC: text(/^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$/, '1 to 249 characters of A-Z a-z 0-9 . _ -').default(
     'keyreeve.audit.v1',
   ),
+  KEYREEVE_KAFKA_TLS: flag.default(false),
+  KEYREEVE_KAFKA_CA: z.string().optional(),
+  KEYREEVE_KAFKA_CERT: z.string().optional(),
+  KEYREEVE_KAFKA_KEY: z.string().optional(),
+  KEYREEVE_KAFKA_SASL: oneOf(SASL_MECHANISMS).optional(),
+  KEYREEVE_KAFKA_USERNAME: z.string().optional(),
+  KEYREEVE_KAFKA_PASSWORD: z
+    .string()
+    .transform((password) => new Secret(password))
+    .optional(),
   KEYREEVE_KEYSPACES: z.string().default(KEYSPACES_FILE),
   KEYREEVE_CALLERS: z.string().optional(),
   KEYREEVE_TLS_CERT: z.string().optional(),
@@ -132,11 +168,16 @@ const variablesSchema = z.object({
   KEYREEVE_HTTP_LISTEN: unsupported,
 });
 type Variables = z.output<typeof variablesSchema>;
-const environmentSchema = variablesSchema.check(across(judgeTlsPair), across(judgeListen));
+const environmentSchema = variablesSchema.check(
+  across(judgeTlsPair),
+  across(judgeListen),
+  across(judgeKafkaTls),
+  across(judgeKafkaLogin),
+);
 
 // Wherever it was put, a URI with a user may hold a password.
 const hides: Hides = (name, value) => SECRET_VARIABLES.has(name) || (typeof value === 'string' && value.includes('@'));
-const SECRET_VARIABLES = new Set(['KEYREEVE_MONGODB_URI', 'KEYREEVE_PEPPERS']);
+const SECRET_VARIABLES = new Set(['KEYREEVE_MONGODB_URI', 'KEYREEVE_PEPPERS', 'KEYREEVE_KAFKA_PASSWORD']);
 const COMMAND_VARIABLES = ['KEYREEVE_SERVER', 'KEYREEVE_TOKEN', 'KEYREEVE_TOKEN_FILE', 'KEYREEVE_CA_CERT'];
 const OWN = 'KEYREEVE_';
 const KNOWN_VARIABLES = [...Object.keys(variablesSchema.shape), ...COMMAND_VARIABLES];
@@ -148,6 +189,30 @@ function judgeTlsPair(variables: Variables, { report }: Findings): void {
   if (key && !cert) report(['KEYREEVE_TLS_CERT'], 'the file of the certificate, as KEYREEVE_TLS_KEY is set');
   if (variables.KEYREEVE_TLS_CLIENT_CA && !cert && !key) {
     report(['KEYREEVE_TLS_CERT'], "the file of the server's certificate, as KEYREEVE_TLS_CLIENT_CA is set");
+  }
+}
+
+function judgeKafkaTls(variables: Variables, { sound, report }: Findings): void {
+  const { KEYREEVE_KAFKA_CERT: cert, KEYREEVE_KAFKA_KEY: key, KEYREEVE_KAFKA_CA: ca } = variables;
+  if (cert && !key) report(['KEYREEVE_KAFKA_KEY'], 'the file of the private key, as KEYREEVE_KAFKA_CERT is set');
+  if (key && !cert) report(['KEYREEVE_KAFKA_CERT'], 'the file of the certificate, as KEYREEVE_KAFKA_KEY is set');
+  if (!sound('KEYREEVE_KAFKA_TLS') || variables.KEYREEVE_KAFKA_TLS) return;
+  const [idle] = [ca && 'KEYREEVE_KAFKA_CA', cert && 'KEYREEVE_KAFKA_CERT'].filter((name) => name);
+  if (idle) report(['KEYREEVE_KAFKA_TLS'], `true, as ${idle} is set`);
+}
+
+function judgeKafkaLogin(variables: Variables, { sound, report }: Findings): void {
+  const { KEYREEVE_KAFKA_SASL: mechanism, KEYREEVE_KAFKA_USERNAME: username } = variables;
+  const { KEYREEVE_KAFKA_PASSWORD: password } = variables;
+  if (!sound('KEYREEVE_KAFKA_SASL') || !sound('KEYREEVE_KAFKA_TLS')) return;
+  if (mechanism === undefined) {
+    if (username || password) report(['KEYREEVE_KAFKA_SASL'], `one of ${SASL_MECHANISMS.join(', ')}, as a user is set`);
+    return;
+  }
+  if (!username) report(['KEYREEVE_KAFKA_USERNAME'], 'the user, as KEYREEVE_KAFKA_SASL is set');
+  if (!password) report(['KEYREEVE_KAFKA_PASSWORD'], "the user's password, as KEYREEVE_KAFKA_SASL is set");
+  if (mechanism === 'plain' && !variables.KEYREEVE_KAFKA_TLS) {
+    report(['KEYREEVE_KAFKA_TLS'], 'true, or KEYREEVE_KAFKA_SASL scram-sha-512: plain sends the password as it is');
   }
 }
 
@@ -178,6 +243,7 @@ function toSettings(variables: Variables, warnings: readonly Problem[]): Setting
           brokers,
           topic: variables.KEYREEVE_AUDIT_TOPIC,
           allowSingleBroker: variables.KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER,
+          ...kafkaSecurityOf(variables),
         }
       : { kind: 'file', dataDir },
     keyspacesFile: variables.KEYREEVE_KEYSPACES,
@@ -189,6 +255,17 @@ function toSettings(variables: Variables, warnings: readonly Problem[]): Setting
     insecureListen: variables.KEYREEVE_INSECURE_LISTEN,
     logLevel: variables.KEYREEVE_LOG_LEVEL,
     warnings,
+  };
+}
+
+function kafkaSecurityOf(variables: Variables): Pick<KafkaSinkSettings, 'tls' | 'sasl'> {
+  const { KEYREEVE_KAFKA_CA: caFile, KEYREEVE_KAFKA_CERT: certFile, KEYREEVE_KAFKA_KEY: keyFile } = variables;
+  const { KEYREEVE_KAFKA_SASL: mechanism, KEYREEVE_KAFKA_USERNAME: username } = variables;
+  const { KEYREEVE_KAFKA_PASSWORD: password } = variables;
+  const tls = { ...(caFile && { caFile }), ...(certFile && keyFile && { client: { certFile, keyFile } }) };
+  return {
+    ...(variables.KEYREEVE_KAFKA_TLS && { tls }),
+    ...(mechanism && username && password && { sasl: { mechanism, username, password } }),
   };
 }
 
@@ -214,6 +291,8 @@ function idleVariables(given: Environment): Problem[] {
   const needs = {
     KEYREEVE_AUDIT_TOPIC: 'KEYREEVE_KAFKA_BROKERS',
     KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: 'KEYREEVE_KAFKA_BROKERS',
+    KEYREEVE_KAFKA_TLS: 'KEYREEVE_KAFKA_BROKERS',
+    KEYREEVE_KAFKA_SASL: 'KEYREEVE_KAFKA_BROKERS',
     KEYREEVE_LEASE_MS: 'KEYREEVE_MONGODB_URI',
   };
   return Object.entries(needs)

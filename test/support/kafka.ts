@@ -43,11 +43,24 @@ const stopMsMax = 20_000;
 
 export interface OwnKafka extends OwnServer {
   readonly brokers: string[];
+  /** Where the broker asks for TLS, a certificate and a login; empty without `secure`. */
+  readonly secureBrokers: string[];
 }
 
 export interface KafkaOptions {
   /** Told the broker's port before it starts; answers the one that clients are to connect to in its place. */
   readonly advertise?: (port: number) => Promise<number>;
+  /** Opens a second port, for those who have a certificate and this login (PLAIN and SCRAM-SHA-512). */
+  readonly secure?: SecureListener;
+}
+
+export interface SecureListener {
+  /** PEM files: of the broker, and of the CA of its clients. */
+  readonly certFile: string;
+  readonly keyFile: string;
+  readonly clientCaFile: string;
+  readonly username: string;
+  readonly password: string;
 }
 
 /**
@@ -55,7 +68,7 @@ export interface KafkaOptions {
  * @throws NoServer where there is no Kafka to start
  * @throws Error with the end of the broker's log where it does not come up
  */
-export async function startKafka({ advertise }: KafkaOptions = {}): Promise<OwnKafka> {
+export async function startKafka({ advertise, secure }: KafkaOptions = {}): Promise<OwnKafka> {
   const { java, classPath } = await getKafka();
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-kafka-'));
   const log = join(folder.path, 'kafka.log');
@@ -63,7 +76,9 @@ export async function startKafka({ advertise }: KafkaOptions = {}): Promise<OwnK
   const port = await freePort();
   const advertised = advertise ? await advertise(port) : port;
   const brokers = [`127.0.0.1:${advertised}`];
+  const securePort = secure && (await freePort());
   const jvm = [...jvmFlags, '-cp', classPath];
+  const secureListener = securePort === undefined ? '' : `,SECURE://localhost:${securePort}`;
   let child: ChildProcess | undefined;
 
   async function prepare() {
@@ -73,14 +88,17 @@ export async function startKafka({ advertise }: KafkaOptions = {}): Promise<OwnK
       toProperties({
         ...brokerSettings,
         'controller.quorum.voters': `1@${controller}`,
-        listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://${controller}`,
-        'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertised}`,
+        listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://${controller}${secureListener}`,
+        'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertised}${secureListener}`,
         'log.dirs': join(folder.path, 'data'),
+        ...(secure && (await secureProperties(secure, join(folder.path, 'broker.pem')))),
       }),
     );
     // The form of Kafka's own ids. With "=": it may begin with "-".
     const clusterId = `--cluster-id=${randomBytes(16).toString('base64url')}`;
-    await runCommand(java, [...jvm, 'kafka.tools.StorageTool', 'format', clusterId, '--config', properties]);
+    const scram = secure && ['--add-scram', `SCRAM-SHA-512=[name=${secure.username},password=${secure.password}]`];
+    const format = ['kafka.tools.StorageTool', 'format', clusterId, '--config', properties, ...(scram ?? [])];
+    await runCommand(java, [...jvm, ...format]);
   }
   async function start() {
     const output = await open(log, 'a');
@@ -120,6 +138,7 @@ export async function startKafka({ advertise }: KafkaOptions = {}): Promise<OwnK
   }
   return {
     brokers,
+    secureBrokers: securePort === undefined ? [] : [`localhost:${securePort}`],
     get pid() {
       return child && !hasEnded(child) ? child.pid : undefined;
     },
@@ -190,6 +209,28 @@ export async function createTopic(admin: Admin, topic: ITopicConfig): Promise<vo
       await delay(50);
     }
   }
+}
+
+async function secureProperties(secure: SecureListener, keyStore: string): Promise<Record<string, string>> {
+  const { certFile, keyFile, clientCaFile, username, password } = secure;
+  await writeFile(keyStore, (await readFile(keyFile, 'utf8')) + (await readFile(certFile, 'utf8')));
+  const login = `org.apache.kafka.common.security.plain.PlainLoginModule required user_${username}="${password}";`;
+  const scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
+  const own = {
+    'ssl.keystore.type': 'PEM',
+    'ssl.keystore.location': keyStore,
+    'ssl.truststore.type': 'PEM',
+    'ssl.truststore.location': clientCaFile,
+    'ssl.client.auth': 'required',
+    'sasl.enabled.mechanisms': 'PLAIN,SCRAM-SHA-512',
+    'plain.sasl.jaas.config': login,
+    'scram-sha-512.sasl.jaas.config': scram,
+  };
+  return {
+    'listener.security.protocol.map': 'CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURE:SASL_SSL',
+    'inter.broker.listener.name': 'PLAINTEXT',
+    ...Object.fromEntries(Object.entries(own).map(([name, value]) => [`listener.name.secure.${name}`, value])),
+  };
 }
 
 async function comesUp(child: ChildProcess, brokers: string[]): Promise<boolean> {

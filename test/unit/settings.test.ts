@@ -124,6 +124,32 @@ describe('settings', () => {
     ]);
   });
 
+  test('take a login and TLS for Kafka, and send no password as it is without TLS', () => {
+    const kafka = { KEYREEVE_KAFKA_BROKERS: 'kafka:9092' };
+    const login = { KEYREEVE_KAFKA_USERNAME: 'reeve', KEYREEVE_KAFKA_PASSWORD: 'hunter2' };
+    const certificate = { KEYREEVE_KAFKA_CERT: 'cert.pem', KEYREEVE_KAFKA_KEY: 'key.pem' };
+    const tls = { KEYREEVE_KAFKA_TLS: 'true', KEYREEVE_KAFKA_CA: 'ca.pem', ...certificate };
+    const settings = settingsOf({ ...kafka, ...login, ...tls, KEYREEVE_KAFKA_SASL: 'plain' });
+    expect(settings.auditSink).toMatchObject({
+      tls: { caFile: 'ca.pem', client: { certFile: 'cert.pem', keyFile: 'key.pem' } },
+      sasl: { mechanism: 'plain', username: 'reeve' },
+    });
+    expect(inspect(settings, { depth: null })).not.toContain('hunter2');
+    expect(problemsOf({ ...kafka, ...login, KEYREEVE_KAFKA_SASL: 'plain' })).toEqual([
+      'KEYREEVE_KAFKA_TLS: missing; expected true, or KEYREEVE_KAFKA_SASL scram-sha-512: plain sends the password as it is',
+    ]);
+    expect(problemsOf({ ...kafka, ...login })).toEqual([
+      'KEYREEVE_KAFKA_SASL: missing; expected one of plain, scram-sha-256, scram-sha-512, as a user is set',
+    ]);
+    expect(problemsOf({ ...kafka, KEYREEVE_KAFKA_SASL: 'scram-sha-256' })).toEqual([
+      'KEYREEVE_KAFKA_USERNAME: missing; expected the user, as KEYREEVE_KAFKA_SASL is set',
+      "KEYREEVE_KAFKA_PASSWORD: missing; expected the user's password, as KEYREEVE_KAFKA_SASL is set",
+    ]);
+    expect(problemsOf({ ...kafka, KEYREEVE_KAFKA_CA: 'ca.pem' })).toEqual([
+      'KEYREEVE_KAFKA_TLS: missing; expected true, as KEYREEVE_KAFKA_CA is set',
+    ]);
+  });
+
   test.each(['KEYREEVE_HTTP_LISTEN'])(
     'refuse %s, which a later version will know, instead of passing over it',
     (name) => {

@@ -18,7 +18,7 @@ import { openOutbox } from './outbox.js';
 import { makeReads, type Reads } from './read.js';
 import { toKeyspaceRow } from './rows.js';
 import { claim, collectionsOf, prepareSchema } from './schema.js';
-import { toFault } from './trouble.js';
+import { isLoginRefused, toFault } from './trouble.js';
 
 export interface MongoOptions {
   /** Names the replica set's members; a database in its path, `keyreeve` otherwise. Its options come before ours. */
@@ -182,10 +182,14 @@ async function checkReplicaSet(connection: Connection, deadline: Deadline): Prom
 }
 
 function whyNot(error: unknown, fault: Error): string {
+  if (isLoginRefused(error)) {
+    return 'MongoDB knows no such user with that password: see them in the URI, and authSource';
+  }
   if (!(error instanceof MongoServerSelectionError)) return fault.message;
   const servers = [...(error.reason?.servers.values() ?? [])];
   if (servers.some(({ type }) => type === 'RSGhost')) {
     return 'a member of the replica set waits to be told so: call rs.initiate() once, or add it to its set';
   }
-  return 'no primary of a replica set answers at the addresses in the URI: see that its members run and can elect one, and that replicaSet in the URI is its name';
+  const [said] = servers.flatMap((server) => server.error?.message ?? []);
+  return `no primary of a replica set answers at the addresses in the URI: see that its members run and can elect one, and that replicaSet in the URI is its name${said === undefined ? '' : ` (${said})`}`;
 }

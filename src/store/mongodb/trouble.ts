@@ -29,6 +29,7 @@ const DUPLICATE_KEY = 11000;
 const DOCUMENT_VALIDATION_FAILURE = 121;
 const NAMESPACE_EXISTS = 48;
 const LOCK_TIMEOUT = 24;
+const AUTHENTICATION_FAILED = 18;
 const INVALID_OPTIONS = 72;
 const WRITE_CONFLICT = 112;
 const CONFLICTING_OPERATION_IN_PROGRESS = 117;
@@ -41,7 +42,7 @@ const AWAY = new Set([
   6, // HostUnreachable
   7, // HostNotFound
   13, // Unauthorized
-  18, // AuthenticationFailed
+  AUTHENTICATION_FAILED,
   43, // CursorNotFound: begun before the member was started again
   50, // MaxTimeMSExpired
   64, // WriteConcernFailed
@@ -130,6 +131,10 @@ export function isTurnedDown(error: unknown): boolean {
 export function isDuplicateKey(error: unknown, field?: string): boolean {
   if (!hasCode(error, DUPLICATE_KEY)) return false;
   return field === undefined || Object.hasOwn((error as { keyPattern?: object }).keyPattern ?? {}, field);
+}
+
+export function isLoginRefused(error: unknown): boolean {
+  return hasCode(error, AUTHENTICATION_FAILED);
 }
 
 /** The moment that was to be read is gone, or a collection is younger than it. */
