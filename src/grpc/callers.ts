@@ -62,6 +62,7 @@ const ALLOWED_ROLES = {
   RotateKey: ['provisioner', 'admin'],
   VerifyKey: ['verifier', 'admin'],
   BatchVerifyKeys: ['verifier', 'admin'],
+  Check: ['verifier', 'admin'],
   ImportKeys: ['admin'],
   GetOrganization: ['provisioner', 'auditor', 'admin'],
   UpdateOrganization: ['admin'],

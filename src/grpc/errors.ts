@@ -91,6 +91,7 @@ const ARGUMENT = Object.fromEntries(ARGUMENT_REASONS.map((reason) => [reason, st
 export const REASON_CODES: Readonly<Record<Reason, status>> = {
   ...ARGUMENT,
   KEYSPACE_NOT_FOUND: status.NOT_FOUND,
+  HTTP_RULES_MISSING: status.FAILED_PRECONDITION,
   KEY_NOT_FOUND: status.NOT_FOUND,
   NAME_TAKEN: status.ALREADY_EXISTS,
   DIGEST_TAKEN: status.ALREADY_EXISTS,
@@ -144,6 +145,8 @@ function explain(told: Told): string {
   switch (told.refused) {
     case 'KEYSPACE_NOT_FOUND':
       return 'there is no such keyspace that this caller may use';
+    case 'HTTP_RULES_MISSING':
+      return 'the keyspace has no section http in the keyspaces file, so that no gateway can check requests by it; add one';
     case 'KEY_NOT_FOUND':
       return 'the organization has no such key';
     case 'NAME_TAKEN':

@@ -6,12 +6,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { Access } from '../config/access.js';
 import { type Address, formatAddress } from '../config/address.js';
+import { AuthorizationService, type AuthorizationServer } from '../gen/envoy/service/auth/v3/external_auth.js';
 import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
 import type { Log } from '../log.js';
 import { authenticateBy } from './callers.js';
 import { handleBatchVerifyKeys } from './batch-verify-keys.js';
+import { handleCheck, serializeAnswer } from './check.js';
 import { handleCreateKey } from './create-key.js';
 import { handleGetKey } from './get-key.js';
 import { handleGetOrganization } from './get-organization.js';
@@ -159,6 +161,10 @@ function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
     getOrganization: unary('GetOrganization', handleGetOrganization(parts), around),
     updateOrganization: unary('UpdateOrganization', handleUpdateOrganization(parts), around),
   } satisfies OrganizationServiceServer);
+  const check = { ...AuthorizationService.check, responseSerialize: serializeAnswer };
+  server.addService({ ...AuthorizationService, check }, {
+    check: unary('Check', handleCheck(parts, around.log), around),
+  } satisfies Record<keyof AuthorizationServer, unknown>);
 }
 
 function bind(server: GrpcServer, listen: Address, credentials: ServerCredentials): Promise<number> {

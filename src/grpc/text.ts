@@ -4,7 +4,8 @@ import type { ArgumentRefusal } from '../keys/refusal.js';
 /**
  * Refuses a request that holds text which is not UTF-8, wherever it is: stored or compared, it would not be the text
  * that was sent. Credentials are left out: one that is not UTF-8 was never issued, which is a decision. So are the
- * items of a request for several: each is checked by itself, and fails alone.
+ * items of a request for several: each is checked by itself, and fails alone. And a gateway's request, whose headers a
+ * client may send in any encoding.
  */
 export function checkText(request: object): ArgumentRefusal | undefined {
   if (!holdsReplacement(request, true)) return undefined;
@@ -12,8 +13,8 @@ export function checkText(request: object): ArgumentRefusal | undefined {
   return field === undefined ? undefined : notUtf8(field);
 }
 
-// Of ImportKeysRequest and BatchVerifyKeysRequest.
-const ITEMS = new Set(['keys', 'requests']);
+// Of ImportKeysRequest, BatchVerifyKeysRequest and CheckRequest.
+const LEFT_OUT = new Set(['keys', 'requests', 'attributes']);
 
 /** Whether there may be one: quick, and asked of each request, of which hardly one has it. */
 function holdsReplacement(value: unknown, isRequest = false): boolean {
@@ -23,7 +24,7 @@ function holdsReplacement(value: unknown, isRequest = false): boolean {
   if (value instanceof Map) return [...value].flat().some((item) => holdsReplacement(item));
   const fields = value as Record<string, unknown>;
   for (const name in fields) {
-    if (name === 'credential' || (isRequest && ITEMS.has(name))) continue;
+    if (name === 'credential' || (isRequest && LEFT_OUT.has(name))) continue;
     if (holdsReplacement(fields[name])) return true;
   }
   return false;
@@ -36,7 +37,7 @@ function findReplacement(value: unknown, path: string): string | undefined {
   if (Array.isArray(value)) return first(value, (item, at) => findReplacement(item, `${path}[${at}]`));
   if (value instanceof Map) return first([...value].flat(), (item) => findReplacement(item, path));
   return first(Object.entries(value), ([name, field]) => {
-    if (name === 'credential' || (path === '' && ITEMS.has(name))) return undefined;
+    if (name === 'credential' || (path === '' && LEFT_OUT.has(name))) return undefined;
     if (!isOneof(field)) return findReplacement(field, join(path, name));
     // A oneof's own name is no field of the proto: its case is.
     return field.$case === 'credential' ? undefined : findReplacement(field.value, join(path, field.$case));

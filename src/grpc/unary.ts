@@ -52,13 +52,15 @@ const CALL_MS_MAX = 30_000;
 const ANSWER_SHARE = 0.1;
 const ANSWER_MS_MAX = 100;
 
+const VERIFICATIONS: ReadonlySet<CallName> = new Set(['VerifyKey', 'BatchVerifyKeys', 'Check']);
+
 export function unary<Request extends object, Response>(
   name: CallName,
   handle: Unary<Request, Response>,
   around: Around,
 ): handleUnaryCall<Request, Response> {
   const { running } = around;
-  const level: Level = name === 'VerifyKey' || name === 'BatchVerifyKeys' ? 'debug' : 'info';
+  const level: Level = VERIFICATIONS.has(name) ? 'debug' : 'info';
 
   return (rpc, respond) => {
     const unfinished = new Unfinished<Response>(name, level, respond, around);

@@ -13,7 +13,7 @@ import { digestsOf, digestToStore, type Peppers } from './pepper.js';
 import { Secret } from './secret.js';
 
 /** Enough for every form and for legacy tokens; longer text is noise. */
-const TOKEN_BYTES_MAX = 512;
+export const TOKEN_BYTES_MAX = 512;
 
 const CHECKSUM_LENGTH = 6;
 const SHOWN_LENGTH = 4;

@@ -26,6 +26,7 @@ export const ARGUMENT_REASONS = [
   'TEXT_INVALID',
   'OVERLAP_INVALID',
   'TOO_MANY_ITEMS',
+  'CONTEXT_EXTENSION_UNKNOWN',
 ] as const;
 export type ArgumentReason = (typeof ARGUMENT_REASONS)[number];
 
@@ -36,6 +37,8 @@ export type ArgumentReason = (typeof ARGUMENT_REASONS)[number];
 export type Refusal =
   | ArgumentRefusal
   | { readonly refused: 'KEYSPACE_NOT_FOUND' }
+  /** A gateway asks by the rules of a keyspace that has none for HTTP. */
+  | { readonly refused: 'HTTP_RULES_MISSING' }
   | { readonly refused: 'KEY_NOT_FOUND' }
   | { readonly refused: 'NAME_TAKEN' }
   /** What an imported key is found by belongs to another key: its digest, or in pair form its client id. */

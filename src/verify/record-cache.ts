@@ -31,6 +31,8 @@ export type KnownKey = Pick<
    * several times its length.
    */
   encoded?: string;
+  /** As upstreams are told of it, in the same way. */
+  encodedUpstream?: string;
 };
 
 export interface KnownRecord {

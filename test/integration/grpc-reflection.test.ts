@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { AuthorizationService } from '../../src/gen/envoy/service/auth/v3/external_auth.js';
 import { AuditServiceService } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService } from '../../src/gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService } from '../../src/gen/keyreeve/v1/organization_service.js';
@@ -24,6 +25,7 @@ describe.for(['v1', 'v1alpha'] as const)('by reflection %s', (version) => {
   test('the services are listed, health among them', async () => {
     const { listServicesResponse } = await ask({ listServices: '*' });
     expect(listServicesResponse?.service.map(({ name }) => name).sort()).toEqual([
+      'envoy.service.auth.v3.Authorization',
       'grpc.health.v1.Health',
       'keyreeve.v1.AuditService',
       'keyreeve.v1.KeyService',
@@ -32,13 +34,14 @@ describe.for(['v1', 'v1alpha'] as const)('by reflection %s', (version) => {
   });
 
   test('every file of a service links, and describes each call with its own request and response', async () => {
-    for (const service of [KeyServiceService, AuditServiceService, OrganizationServiceService]) {
+    for (const service of [KeyServiceService, AuditServiceService, OrganizationServiceService, AuthorizationService]) {
       for (const { path } of Object.values<{ path: string }>(service)) {
         const [, name = '', method = ''] = path.split('/');
         const registry = await link(ask, name);
         const described = registry.getService(name)?.methods.find((one) => one.name === method);
-        expect(described?.input.typeName).toBe(`keyreeve.v1.${method}Request`);
-        expect(described?.output.typeName).toBe(`keyreeve.v1.${method}Response`);
+        const ofIts = name.slice(0, name.lastIndexOf('.'));
+        expect(described?.input.typeName).toBe(`${ofIts}.${method}Request`);
+        expect(described?.output.typeName).toBe(`${ofIts}.${method}Response`);
       }
     }
   });

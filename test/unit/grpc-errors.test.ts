@@ -11,6 +11,7 @@ const toldBy = (error: unknown) => toTold(toErrorAnswer(error));
 
 const refusals: Record<Exclude<Refusal['refused'], ArgumentReason>, Refusal> = {
   KEYSPACE_NOT_FOUND: { refused: 'KEYSPACE_NOT_FOUND' },
+  HTTP_RULES_MISSING: { refused: 'HTTP_RULES_MISSING' },
   KEY_NOT_FOUND: { refused: 'KEY_NOT_FOUND' },
   NAME_TAKEN: { refused: 'NAME_TAKEN' },
   DIGEST_TAKEN: { refused: 'DIGEST_TAKEN', by: 'digest' },

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 
+import { CheckRequest } from '../../src/gen/envoy/service/auth/v3/external_auth.js';
 import {
   CreateKeyRequest,
   GetKeyRequest,
@@ -45,4 +46,12 @@ test('an item of several is not looked into with the request, but by itself, its
   expect(checkText(item)).toMatchObject({ refused: 'TEXT_INVALID', field: 'name' });
   const credential = { kind: { $case: 'bearerToken' as const, value: BAD } };
   expect(checkText(ImportKeysItem.fromPartial({ secret: { $case: 'credential', value: credential } }))).toBeUndefined();
+});
+
+test('a gateway’s request is never refused for what a client sends in its headers', () => {
+  const http = { headers: new Map([['user-agent', BAD]]) };
+  const request = CheckRequest.fromPartial({
+    attributes: { request: { http }, contextExtensions: new Map([[BAD, BAD]]) },
+  });
+  expect(checkText(request)).toBeUndefined();
 });

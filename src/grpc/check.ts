@@ -1,0 +1,229 @@
+/** Envoy's check (`envoy.service.auth.v3`): what a gateway is to do with a request, by the rules of the route's keyspace. */
+import { status as GrpcStatus } from '@grpc/grpc-js';
+
+import {
+  type HeaderValue,
+  type HeaderValueOption,
+  HeaderValueOption_HeaderAppendAction,
+} from '../gen/envoy/config/core/v3/base.js';
+import type { AttributeContext, AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
+import { type CheckRequest, CheckResponse, OkHttpResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
+import type { Answer, Header, HttpKeyspace } from '../gateway/answer.js';
+import { judgeRequestBy } from '../gateway/judge-request.js';
+import type { RequestHeaders } from '../gateway/request-headers.js';
+import { upstreamHeadersOf } from '../gateway/upstream-headers.js';
+import { parseOrganizationId, parseScopes } from '../keys/fields.js';
+import type { VerificationTerms } from '../keys/judge-key.js';
+import type { Keyspace } from '../keys/keyspace.js';
+import { refuseArgument } from '../keys/refusal.js';
+import type { Log } from '../log.js';
+import type { KnownKey } from '../verify/record-cache.js';
+import { type Keyspaces, sees, toKeyspace } from './callers.js';
+import { orRefuse, Refused } from './errors.js';
+import type { Parts } from './parts.js';
+import type { Call, Unary } from './unary.js';
+
+export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<CheckRequest, Answer> {
+  const judge = judgeRequestBy(parts);
+  const warn = warnOnce(log);
+  return ({ attributes }, call) => {
+    const route = warn(call, () => toRoute(attributes, call, keyspaces));
+    const { caller, deadline } = call;
+    const answer = judge(
+      {
+        ...route,
+        caller: caller.name,
+        headers: toRequestHeaders(attributes?.request?.http),
+        sees: (organization) => sees(caller, organization),
+        report: (error) => void call.report(error),
+      },
+      deadline,
+    );
+    return answer instanceof Promise ? answer.then((one) => noted(one, route, call)) : noted(answer, route, call);
+  };
+}
+
+function noted(answer: Answer, { keyspace }: Route, call: Call): Answer {
+  const { decision, key } = answer;
+  call.note({ keyspace: keyspace.name, ...(decision && { decision }), ...(key && { key_id: key.keyId }) });
+  return answer;
+}
+
+/** What the gateway's configuration says of a route. */
+interface Route {
+  readonly keyspace: HttpKeyspace;
+  readonly terms: VerificationTerms;
+}
+
+const KEYSPACE = 'keyspace';
+const ORGANIZATION_ID = 'organization_id';
+const REQUIRED_SCOPES = 'required_scopes';
+const EXTENSIONS: readonly string[] = [KEYSPACE, ORGANIZATION_ID, REQUIRED_SCOPES];
+const PATH = 'attributes.context_extensions';
+const NO_TERMS: VerificationTerms = { requiredScopes: [] };
+
+/** @throws Refused where it says too little, or what is not understood: a misspelt demand must not become none */
+function toRoute(attributes: AttributeContext | undefined, { caller }: Call, keyspaces: Keyspaces): Route {
+  const extensions = attributes?.contextExtensions;
+  const name = extensions?.get(KEYSPACE);
+  if (!extensions || !name) {
+    const how = `${PATH} must name the keyspace: check_settings: { context_extensions: { keyspace: … } } in the route's ExtAuthzPerRoute`;
+    throw new Refused(refuseArgument('KEYSPACE_REQUIRED', `${PATH}.${KEYSPACE}`, how));
+  }
+  const keyspace = toKeyspace(name, caller, keyspaces);
+  if (!hasHttp(keyspace)) throw new Refused({ refused: 'HTTP_RULES_MISSING' });
+  return { keyspace, terms: extensions.size === 1 ? NO_TERMS : toTerms(extensions) };
+}
+
+function hasHttp(keyspace: Keyspace): keyspace is HttpKeyspace {
+  return keyspace.http !== undefined;
+}
+
+/** What is there and empty is a mistake, and would ask for less than was meant. */
+function toTerms(extensions: ReadonlyMap<string, string>): VerificationTerms {
+  for (const name of extensions.keys()) {
+    if (EXTENSIONS.includes(name)) continue;
+    throw new Refused(refuseArgument('CONTEXT_EXTENSION_UNKNOWN', PATH, `${PATH} may hold ${EXTENSIONS.join(', ')}`));
+  }
+  const organizationId = extensions.get(ORGANIZATION_ID);
+  const scopes = extensions.get(REQUIRED_SCOPES)?.split(' ') ?? [];
+  return {
+    ...(organizationId !== undefined && { organizationId: orRefuse(parseOrganizationId(organizationId)) }),
+    requiredScopes: orRefuse(parseScopes(scopes, `${PATH}.${REQUIRED_SCOPES}`)),
+  };
+}
+
+const MISTAKES_MAX = 1000;
+
+/** Each mistake once: it comes with every request of its route, and who configures gateways must hear of it. */
+function warnOnce(log: Log): <T>(call: Call, read: () => T) => T {
+  const told = new Set<string>();
+  return (call, read) => {
+    try {
+      return read();
+    } catch (error) {
+      if (error instanceof Refused) {
+        const { refusal } = error;
+        const mistake = {
+          caller: call.caller.name,
+          reason: refusal.refused,
+          ...('message' in refusal && { rule: refusal.message }),
+        };
+        const text = JSON.stringify(mistake);
+        if (told.size < MISTAKES_MAX && !told.has(text)) {
+          told.add(text);
+          log.warn(mistake, 'a gateway checks a route that is configured wrong, and lets nobody in there');
+        }
+      }
+      throw error;
+    }
+  };
+}
+
+/** Envoy's list has repeated headers apart, but for some that it joins; its map has all of them joined. */
+function toRequestHeaders(http: AttributeContext_HttpRequest | undefined): RequestHeaders {
+  const list = http?.headerMap?.headers ?? [];
+  const map = http?.headers ?? new Map<string, string>();
+  return {
+    valuesOf(name) {
+      const value = map.get(name);
+      const values = value === undefined ? [] : [value];
+      for (const header of list) if (header.key === name) values.push(valueOf(header));
+      return values;
+    },
+    *names() {
+      yield* map.keys();
+      for (const { key } of list) yield key;
+    },
+  };
+}
+
+/** A character for each byte: what is not ASCII is in no credential, and nothing may turn into what is. */
+function valueOf({ value, rawValue }: HeaderValue): string {
+  return rawValue.length > 0 ? rawValue.toString('latin1') : value;
+}
+
+/**
+ * The answer as it is sent. A message is its fields one after the other, in any order
+ * (https://protobuf.dev/programming-guides/encoding/#order), so that what the upstream is told of a key is encoded once
+ * and not at each answer.
+ */
+export function serializeAnswer(answer: Answer): Buffer {
+  if (answer.kind === 'refuse') return Buffer.from(encodeRefusal(answer));
+  const upstream = encodedUpstreamOf(answer.key);
+  const { forged, headers } = answer;
+  const others =
+    forged.length > 0 || headers.length > 0
+      ? OkHttpResponse.encode({
+          headers: [],
+          headersToRemove: [...forged],
+          responseHeadersToAdd: headers.map(toOption),
+        }).finish()
+      : NOTHING;
+  const length = upstream.length + others.length;
+  const begin = LET_IN.length + varintLength(length);
+  const message = Buffer.allocUnsafe(begin + length);
+  LET_IN.copy(message);
+  writeVarint(message, LET_IN.length, length);
+  message.write(upstream, begin, 'latin1');
+  message.set(others, begin + upstream.length);
+  return message;
+}
+
+const NOTHING = new Uint8Array();
+/** A CheckResponse up to where the length of its `ok_response` stands: `status`, of code OK, and that field's tag. */
+const LET_IN = Buffer.from([(1 << 3) | 2, 0, (3 << 3) | 2]);
+
+function varintLength(value: number): number {
+  return value < 0x80 ? 1 : value < 0x4000 ? 2 : 3;
+}
+
+/** @param value below 2²¹: what is known of a key is far below that */
+function writeVarint(buffer: Buffer, at: number, value: number): void {
+  let rest = value;
+  let to = at;
+  for (; rest >= 0x80; rest >>>= 7) buffer[to++] = (rest & 0x7f) | 0x80;
+  buffer[to] = rest;
+}
+
+/** A character for each byte. */
+function encodedUpstreamOf(key: KnownKey): string {
+  key.encodedUpstream ??= Buffer.from(encodeUpstream(key)).toString('latin1');
+  return key.encodedUpstream;
+}
+
+function encodeUpstream(key: KnownKey): Uint8Array {
+  const all = upstreamHeadersOf(key);
+  return OkHttpResponse.encode({
+    headers: all.filter(([, value]) => value !== '').map(toOption),
+    headersToRemove: all.filter(([, value]) => value === '').map(([name]) => name),
+    responseHeadersToAdd: [],
+  }).finish();
+}
+
+function encodeRefusal({ status, headers, body }: Extract<Answer, { kind: 'refuse' }>): Uint8Array {
+  return CheckResponse.encode({
+    status: { code: CODES[status] ?? GrpcStatus.PERMISSION_DENIED, message: '', details: [] },
+    httpResponse: {
+      $case: 'deniedResponse',
+      // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment -- Envoy sends also one that it has no name for
+      value: { status: { code: status }, headers: headers.map(toOption), body },
+    },
+  }).finish();
+}
+
+/** Envoy asks only whether it is OK. */
+const CODES: Readonly<Partial<Record<number, GrpcStatus>>> = {
+  401: GrpcStatus.UNAUTHENTICATED,
+  429: GrpcStatus.RESOURCE_EXHAUSTED,
+  503: GrpcStatus.UNAVAILABLE,
+};
+
+function toOption([key, value]: Header): HeaderValueOption {
+  return {
+    header: { key, value, rawValue: NO_BYTES },
+    appendAction: HeaderValueOption_HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+  };
+}
+
+const NO_BYTES = Buffer.alloc(0);
