@@ -3,13 +3,16 @@ import { beforeAll, expect, test } from 'vitest';
 import { Key, KeyState } from '../../src/gen/keyreeve/v1/key.js';
 import { ImportKeysItem, type VerifyKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import type { HttpResponse } from '../support/envoy.js';
 import {
   aUser,
   bearer,
   describeProduct,
+  expectLetIn,
   expectMayNotManage,
   expectNeverToldAgain,
   expectRefused,
+  expectTurnedDown,
   expectWithout,
   type Issued,
   keepVerifying,
@@ -22,6 +25,7 @@ import {
   toMs,
 } from '../support/product.js';
 
+const UNAUTHORIZED = '{"error":"unauthorized"}';
 /** As the documentation shows it. */
 const SAMPLE = 'hd_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6';
 
@@ -99,6 +103,23 @@ const sentences = (hookdeploy: Product) => {
   test('The full key cannot be recovered.', async () => {
     const organization = hookdeploy.newOrganization();
     await expectNeverToldAgain(hookdeploy, organization, await organization.create({ name: 'CI pipeline' }));
+  });
+
+  test('Pass the key in every API request:', async () => {
+    const { key, credential } = await hookdeploy.newOrganization().create({ name: 'CI pipeline' });
+    expectLetIn(await hookdeploy.get([bearerLine(credential)], '/v1/endpoints'), key);
+    expectLetIn(await hookdeploy.get([bearerLine(credential)], '/v1/usage'), key);
+    for (const lines of [[], [`Authorization: ${secretOf(credential)}`]]) {
+      expectTurnedDown(await hookdeploy.get(lines, '/v1/endpoints'), 401, UNAUTHORIZED);
+    }
+  });
+
+  test('All routes require authentication, including /v1/health.', async () => {
+    const { key, credential } = await hookdeploy.newOrganization().create({ name: 'CI pipeline' });
+    for (const path of ['/v1/health', '/v1/endpoints', '/', '/v1/health?a=b', '/v1/../v1/health', '//v1//health']) {
+      expectTurnedDown(await hookdeploy.get([], path), 401, UNAUTHORIZED);
+      expectLetIn(await hookdeploy.get([bearerLine(credential)], path), key);
+    }
   });
 
   test('API keys are stored as SHA-256 hashes in the database — never plaintext.', async () => {
@@ -192,10 +213,13 @@ const sentences = (hookdeploy: Product) => {
   });
 
   test('Expired keys return 401 unauthorized.', async () => {
+    await hookdeploy.openGateway();
     const { key, credential } = await hookdeploy.newOrganization().create({ name: 'brief', expiration: BRIEF });
     expect(await hookdeploy.decisionOn(credential)).toBe(Decision.VALID);
+    expectLetIn(await hookdeploy.get([bearerLine(credential)]), key);
     await reach(toMs(key.expireTime));
     expect(await hookdeploy.decisionOn(credential)).toBe(Decision.EXPIRED);
+    expectTurnedDown(await hookdeploy.get([bearerLine(credential)]), 401, UNAUTHORIZED);
   });
 
   test('Each key belongs to a single org.', async () => {
@@ -295,6 +319,18 @@ const sentences = (hookdeploy: Product) => {
     }
   });
 
+  test('Verify the new key works (GET /v1/health)', async () => {
+    const organization = hookdeploy.newOrganization();
+    const old = await organization.create({ name: 'CI pipeline' });
+    const fresh = await organization.rotate(old.key);
+    for (const { key, credential } of [old, fresh]) {
+      expectLetIn(await hookdeploy.get([bearerLine(credential)], '/v1/health'), key);
+    }
+    await organization.revokeById(old.key);
+    expectTurnedDown(await hookdeploy.get([bearerLine(old.credential)], '/v1/health'), 401, UNAUTHORIZED);
+    expectLetIn(await hookdeploy.get([bearerLine(fresh.credential)], '/v1/health'), fresh.key);
+  });
+
   test('There is no grace period — old and new keys work simultaneously until you revoke the old one.', async () => {
     const organization = hookdeploy.newOrganization();
     const old = await organization.create({ name: 'CI pipeline' });
@@ -386,6 +422,17 @@ const sentences = (hookdeploy: Product) => {
       expect(denied).toMatchObject({ decision, key: { keyId: key.keyId } });
       expect(denied.rateLimit).toEqual(valid.rateLimit);
     }
+
+    // The gateway makes headers of it, in the place of what the upstream says of limits of its own.
+    const limited = hookdeploy.newOrganization();
+    const used = await limited.create({ name: 'CI pipeline' });
+    const asked: HttpResponse[] = [];
+    while (asked.length < 62) asked.push(await hookdeploy.get([bearerLine(used.credential)]));
+    expect(asked.map(({ status }) => status)).toEqual([...Array<number>(60).fill(200), 429, 429]);
+    await limited.revokeById(used.key);
+    asked.push(await hookdeploy.get([bearerLine(used.credential)]));
+    expectTurnedDown(asked.at(-1), 401, UNAUTHORIZED);
+    for (const response of asked) expectLimitInHeaders(response, 60);
   });
 
   test(
@@ -459,6 +506,24 @@ type Told = VerifyKeyResponse & { readonly toldMs: number };
 async function ask(product: Product, credential: Issued['credential']): Promise<Told> {
   const answer = await product.verify(credential);
   return { ...answer, toldMs: Date.now() };
+}
+
+function bearerLine(credential: Issued['credential']): string {
+  return `Authorization: Bearer ${secretOf(credential)}`;
+}
+
+/** Asserts that a response tells of a window that is open, under both of the names that clients look for. */
+function expectLimitInHeaders({ status, headers }: HttpResponse, limit: number): void {
+  const [, remaining = '', seconds = ''] = /^"per-key";r=(\d+);t=(\d+)$/.exec(headers.ratelimit ?? '') ?? [];
+  expect(headers).toMatchObject({
+    'ratelimit-policy': `"per-key";q=${limit};w=60`,
+    'x-ratelimit-limit': String(limit),
+    'x-ratelimit-remaining': remaining,
+    'x-ratelimit-reset': expect.stringMatching(/^\d{10}$/) as unknown,
+  });
+  expect(Number(remaining)).toBeLessThan(limit);
+  expect(Number(seconds)).toBeLessThanOrEqual(60);
+  expect(headers['retry-after']).toBe(status === 429 ? seconds : undefined);
 }
 
 /** So many verifications, some at a time, all of them answered. */

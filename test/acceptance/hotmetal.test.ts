@@ -7,8 +7,10 @@ import {
   aUser,
   bearer,
   describeProduct,
+  expectLetIn,
   expectNeverToldAgain,
   expectRefused,
+  expectTurnedDown,
   expectWithout,
   neverIssued,
   secretOf,
@@ -81,6 +83,20 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
     await account.create();
     const [listed] = await account.list();
     expect(listed?.display).toMatch(/^hm_\*{4}[0-9A-Za-z]{4}$/);
+  });
+
+  test('Include your API key as a Bearer token in the Authorization header of your HTTP requests:', async () => {
+    const { key, credential } = await hotmetal.newOrganization().create({ name: 'My AI agent' });
+    const token = secretOf(credential);
+    expectLetIn(await hotmetal.get([`Authorization: Bearer ${token}`]), key);
+    for (const lines of [
+      [],
+      [`Authorization: ${token}`],
+      [`X-API-Key: ${token}`],
+      [`Authorization: Bearer ${neverIssued('hm_')}`],
+    ]) {
+      expectTurnedDown(await hotmetal.get(lines), 401, '{"error":"unauthorized"}');
+    }
   });
 
   test('The API Keys section lists all of your active keys.', async () => {

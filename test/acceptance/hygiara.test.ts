@@ -7,8 +7,10 @@ import {
   aUser,
   bearer,
   describeProduct,
+  expectLetIn,
   expectNeverToldAgain,
   expectRefused,
+  expectTurnedDown,
   expectWithout,
   neverIssued,
   reach,
@@ -98,6 +100,20 @@ describeProduct('hygiara', aUser('ada'), (hygiara) => {
   test('API keys are prefixed with hrdly_ so they are easy to identify if they appear in logs or config.', async () => {
     const { credential } = await hygiara.newOrganization().create({ name: 'CI pipeline' });
     expect(secretOf(credential)).toMatch(/^hrdly_[0-9A-Za-z]{22,}$/);
+  });
+
+  test('Include the key in the X-API-Key header of your API requests:', async () => {
+    const { key, credential } = await hygiara.newOrganization().create({ name: 'CI pipeline' });
+    const token = secretOf(credential);
+    expectLetIn(await hygiara.get([`X-API-Key: ${token}`]), key);
+    for (const lines of [
+      [],
+      [`X-API-Key: Bearer ${token}`],
+      [`Authorization: Bearer ${token}`],
+      [`X-API-Key: ${neverIssued('hrdly_')}`],
+    ]) {
+      expectTurnedDown(await hygiara.get(lines), 401, '{"error":"unauthorized"}');
+    }
   });
 
   test('the key name', async () => {

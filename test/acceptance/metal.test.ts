@@ -9,9 +9,11 @@ import {
   aUser,
   bearer,
   describeProduct,
+  expectLetIn,
   expectMayNotManage,
   expectNeverToldAgain,
   expectRefused,
+  expectTurnedDown,
   expectWithout,
   type Issued,
   keepVerifying,
@@ -73,6 +75,23 @@ describeProduct('metal', aUser('ada', 'admin'), (metal) => {
     const { credential } = await metal.newOrganization().create({ name: 'sync' });
     expect(pairOf(credential).secret).toMatch(/^[0-9A-Za-z]{28,}$/);
     expect(await metal.decisionOn(credential)).toBe(Decision.VALID);
+  });
+
+  test('Send both headers on every request:', async () => {
+    const organization = metal.newOrganization();
+    const [one, other] = [await organization.create({ name: 'one' }), await organization.create({ name: 'other' })];
+    const { clientId, secret } = pairOf(one.credential);
+    expectLetIn(await metal.get(headers(clientId, secret)), one.key);
+    const [idLine = '', secretLine = ''] = headers(clientId, secret);
+    for (const lines of [
+      [idLine],
+      [secretLine],
+      headers(pairOf(other.credential).clientId, secret),
+      headers(secret, clientId),
+      [`Authorization: Bearer ${secret}`, idLine],
+    ]) {
+      expect((await metal.get(lines)).status).toBe(401);
+    }
   });
 
   test('The secret key is returned only once, when the key is created.', async () => {
@@ -276,8 +295,28 @@ describeProduct('metal', aUser('ada', 'admin'), (metal) => {
     for (const wrong of [altered, neverIssued('')]) {
       expect(await metal.decisionOn(pair(clientId, wrong))).toBe(Decision.NOT_FOUND);
     }
+    for (const lines of [[], headers(clientId, altered), headers(neverIssued(''), secret)]) {
+      const { status, headers } = await metal.get(lines);
+      expect([status, headers['www-authenticate']]).toEqual([401, 'ApiKey realm="metal"']);
+    }
+  });
+
+  test('{ "error": "invalid api key or clientId" }', async () => {
+    const organization = metal.newOrganization();
+    const { key, credential } = await organization.create({ name: 'sync' });
+    const { clientId, secret } = pairOf(credential);
+    await organization.revokeById(key);
+    for (const lines of [[], headers(clientId, secret), headers('client', 'secret'), headers('', '')]) {
+      const response = await metal.get(lines);
+      expectTurnedDown(response, 401, '{"error":"invalid api key or clientId"}');
+      expect(JSON.parse(response.body)).toEqual({ error: 'invalid api key or clientId' });
+    }
   });
 });
+
+function headers(clientId: string, secret: string): string[] {
+  return [`x-metal-client-id: ${clientId}`, `x-metal-api-key: ${secret}`];
+}
 
 function pairOf({ kind }: Credential): { clientId: string; secret: string } {
   if (kind?.$case !== 'client') throw new Error('not a client credential');

@@ -7,8 +7,10 @@ import {
   aUser,
   bearer,
   describeProduct,
+  expectLetIn,
   expectNeverToldAgain,
   expectRefused,
+  expectTurnedDown,
   expectWithout,
   neverIssued,
   secretOf,
@@ -16,6 +18,7 @@ import {
   toMs,
 } from '../support/product.js';
 
+const UNAUTHORIZED = '{"error":"unauthorized"}';
 const TYPES = ['GENERIC', 'ONBOARDING', 'GCP', 'AWS'];
 
 describeProduct('metlo', aUser('ada'), (metlo) => {
@@ -95,6 +98,17 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     expect((await instance.list()).map(({ type }) => type)).toEqual(['AWS']);
   });
 
+  test('Include your API key in theAuthorization header of every request:', async () => {
+    const { key, credential } = await metlo.newOrganization().create({ name: 'ci' });
+    const token = secretOf(credential);
+    for (const value of [token, `Bearer ${token}`, `bearer  ${token}`]) {
+      expectLetIn(await metlo.get([`Authorization: ${value}`]), key);
+    }
+    for (const lines of [[], [`X-API-Key: ${token}`], [`Authorization: Basic ${token}`]]) {
+      expect((await metlo.get(lines)).status).toBe(401);
+    }
+  });
+
   test('Metlo hashes the API key from your Authorization header', async () => {
     const instance = metlo.newOrganization();
     const { key, credential } = await instance.create({ name: 'ci' });
@@ -120,6 +134,15 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
   test('If valid, processes your request', async () => {
     const { credential } = await metlo.newOrganization().create({ name: 'ci' });
     expect(await metlo.decisionOn(credential)).toBe(Decision.VALID);
+  });
+
+  test('If invalid, returns 401 Unauthorized', async () => {
+    const { credential } = await metlo.newOrganization().create({ name: 'ci' });
+    for (const token of [neverIssued('metlo_'), `${secretOf(credential)}a`, 'nonsense']) {
+      for (const value of [token, `Bearer ${token}`]) {
+        expectTurnedDown(await metlo.get([`Authorization: ${value}`]), 401, UNAUTHORIZED);
+      }
+    }
   });
 
   test('Retrieve all API keys for your instance:', async () => {
@@ -212,6 +235,19 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     await expect.poll(unused, { timeout: 20_000 }).toEqual(['unused']);
     for (const name of await unused()) await instance.revoke({ $case: 'name', value: name });
     expect((await instance.list()).map(({ name }) => name)).toEqual(['used']);
+  });
+
+  test('401 Unauthorized Returned when:', async () => {
+    const instance = metlo.newOrganization();
+    const { key, credential } = await instance.create({ name: 'ci' });
+    const deleted = [`Authorization: ${secretOf(credential)}`];
+    expectLetIn(await metlo.get(deleted), key);
+    await instance.revoke({ $case: 'name', value: 'ci' });
+    for (const lines of [[], [`Authorization: ${neverIssued('metlo_')}`], deleted]) {
+      const response = await metlo.get(lines);
+      expectTurnedDown(response, 401, UNAUTHORIZED);
+      expect(response.headers['www-authenticate']).toMatch(/^Bearer realm="metlo"/);
+    }
   });
 
   test('No API key is provided', async () => {

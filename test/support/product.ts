@@ -1,6 +1,7 @@
 /**
  * The ground of the acceptance suites: the service as built, with the keyspaces file that the repository ships, on both
- * stacks, and its calls as a product's own services make them. Nothing here looks behind the API.
+ * stacks, and its calls as a product's own services make them; before the product's own API a real Envoy, configured as
+ * the example that the repository ships. Nothing here looks behind the API.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -40,6 +41,7 @@ import type { Timestamp } from '../../src/gen/google/protobuf/timestamp.js';
 import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential } from '../../src/keys/credential.js';
 import { call } from './call.js';
+import { type Envoy, type HttpResponse, startEnvoy } from './envoy.js';
 import { toldBy } from './grpc-server.js';
 import { inOwnDatabase } from './mongodb-store.js';
 import { type Service, type ServiceSettings, startService } from './service.js';
@@ -92,6 +94,7 @@ export class Product {
   readonly #actor: Actor;
   #service: Service | undefined;
   #organizations: OrganizationServiceClient | undefined;
+  #envoy: Promise<Envoy> | undefined;
 
   constructor(keyspace: string, actor: Actor) {
     this.#keyspace = keyspace;
@@ -104,6 +107,7 @@ export class Product {
   }
 
   async end(): Promise<void> {
+    await (await this.#envoy)?.[Symbol.asyncDispose]();
     this.#organizations?.close();
     await this.#service?.[Symbol.asyncDispose]();
   }
@@ -124,6 +128,20 @@ export class Product {
 
   async decisionOn(credential: Credential | undefined): Promise<Decision> {
     return (await this.verify(credential)).decision;
+  }
+
+  /** Starts the gateway, as the first `get` does: for a test that has no time for it later. */
+  async openGateway(): Promise<void> {
+    await this.#gateway();
+  }
+
+  /** As a client asks the product's own API. @param lines the request's headers */
+  async get(lines: readonly string[], path?: string): Promise<HttpResponse> {
+    return (await this.#gateway()).get(this.#keyspace, lines, path);
+  }
+
+  #gateway(): Promise<Envoy> {
+    return (this.#envoy ??= startEnvoy(this.#running().address));
   }
 
   #running(): Service {
@@ -306,6 +324,24 @@ export function keepVerifying(product: Product, credential: Credential): { stop(
       return verifying;
     },
   };
+}
+
+/** Asserts that a request was let in, and that the upstream was told whose key it came with. */
+export function expectLetIn(response: HttpResponse, { keyId, keyspace, organizationId }: Key): void {
+  expect(response.status).toBe(200);
+  expect(response.received?.headers).toEqual(
+    expect.arrayContaining([
+      ['x-keyreeve-key-id', keyId],
+      ['x-keyreeve-keyspace', keyspace],
+      ['x-keyreeve-organization', organizationId],
+    ]),
+  );
+}
+
+/** Asserts that a request got this answer, and not further. */
+export function expectTurnedDown(response: HttpResponse | undefined, status: number, body: string): void {
+  expect(response).toMatchObject({ status, body, headers: { 'content-type': 'application/json' } });
+  expect(response?.received).toBeUndefined();
 }
 
 /** Asserts that the call is refused for this reason, under this gRPC code, such as `NOT_FOUND`. */

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
 
+import { AuthorizationService } from '../../src/gen/envoy/service/auth/v3/external_auth.js';
 import { KeyServiceService } from '../../src/gen/keyreeve/v1/key_service.js';
 import { AuditServiceService } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { OrganizationServiceService } from '../../src/gen/keyreeve/v1/organization_service.js';
@@ -40,7 +41,7 @@ describe.each(sections.map((section) => ({ suite: suiteOf(section), rows: rowsOf
     });
 
     test('each call that a sentence needs is one of the API', () => {
-      const services = [KeyServiceService, AuditServiceService, OrganizationServiceService];
+      const services = [KeyServiceService, AuditServiceService, OrganizationServiceService, AuthorizationService];
       const paths = services.flatMap((service) => Object.values<{ path: string }>(service).map(({ path }) => path));
       const calls = paths.map((path) => path.split('/').at(-1));
       const needed = rows.flatMap((row) => row.calls);
