@@ -21,7 +21,7 @@ import type { KnownKey } from '../verify/record-cache.js';
 import { type Keyspaces, sees, toKeyspace } from './callers.js';
 import { orRefuse, Refused } from './errors.js';
 import type { Parts } from './parts.js';
-import type { Call, Unary } from './unary.js';
+import type { Call, Facts, Unary } from './unary.js';
 
 export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<CheckRequest, Answer> {
   const judge = judgeRequestBy(parts);
@@ -31,7 +31,8 @@ export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<Che
     const { caller, deadline } = call;
     const answer = judge(
       {
-        ...route,
+        keyspace: route.keyspace,
+        terms: route.terms,
         caller: caller.name,
         headers: toRequestHeaders(attributes?.request?.http),
         sees: (organization) => sees(caller, organization),
@@ -45,7 +46,10 @@ export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<Che
 
 function noted(answer: Answer, { keyspace }: Route, call: Call): Answer {
   const { decision, key } = answer;
-  call.note({ keyspace: keyspace.name, ...(decision && { decision }), ...(key && { key_id: key.keyId }) });
+  const facts: Facts = { keyspace: keyspace.name };
+  if (decision) facts.decision = decision;
+  if (key) facts.key_id = key.keyId;
+  call.note(facts);
   return answer;
 }
 
@@ -122,21 +126,25 @@ function warnOnce(log: Log): <T>(call: Call, read: () => T) => T {
 
 /** Envoy's list has repeated headers apart, but for some that it joins; its map has all of them joined. */
 function toRequestHeaders(http: AttributeContext_HttpRequest | undefined): RequestHeaders {
-  const list = http?.headerMap?.headers ?? [];
-  const map = http?.headers ?? new Map<string, string>();
+  if (!http) return NO_HEADERS;
+  const { headers: map, headerMap } = http;
+  if (!headerMap) {
+    return {
+      valuesOf(name) {
+        const value = map.get(name);
+        return value === undefined ? [] : [value];
+      },
+      names: () => map.keys(),
+    };
+  }
+  const list = headerMap.headers;
   return {
-    valuesOf(name) {
-      const value = map.get(name);
-      const values = value === undefined ? [] : [value];
-      for (const header of list) if (header.key === name) values.push(valueOf(header));
-      return values;
-    },
-    *names() {
-      yield* map.keys();
-      for (const { key } of list) yield key;
-    },
+    valuesOf: (name) => list.filter(({ key }) => key === name).map(valueOf),
+    names: () => list.map(({ key }) => key),
   };
 }
+
+const NO_HEADERS: RequestHeaders = { valuesOf: () => [], names: () => [] };
 
 /** A character for each byte: what is not ASCII is in no credential, and nothing may turn into what is. */
 function valueOf({ value, rawValue }: HeaderValue): string {

@@ -16,12 +16,13 @@ import { describeMachine } from './report.js';
 import { cold } from './scenarios/cold.js';
 import { coldMongodb } from './scenarios/cold-mongodb.js';
 import { enforcing } from './scenarios/enforcing.js';
+import { envoy } from './scenarios/envoy.js';
 import { hot } from './scenarios/hot.js';
 import { memory } from './scenarios/memory.js';
 import { noise } from './scenarios/noise.js';
 import { revoking } from './scenarios/revoking.js';
 
-const scenarios: readonly Scenario[] = [hot, revoking, noise, cold, coldMongodb, memory, enforcing];
+const scenarios: readonly Scenario[] = [hot, envoy, revoking, noise, cold, coldMongodb, memory, enforcing];
 
 const { values: options } = parseArgs({
   options: {

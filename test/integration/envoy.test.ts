@@ -3,10 +3,14 @@
  * sends, what becomes of requests while the service is away, and how a route that is configured wrong is told.
  */
 import { credentials } from '@grpc/grpc-js';
-import { connect as connectHttp2 } from 'node:http2';
 import { once } from 'node:events';
+import { writeFile } from 'node:fs/promises';
+import { connect as connectHttp2 } from 'node:http2';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { newCallerToken } from '../../src/config/callers.js';
 import {
   AuthorizationClient,
   CheckRequest,
@@ -22,7 +26,9 @@ import {
 } from '../../src/gen/keyreeve/v1/key_service.js';
 import { call } from '../support/call.js';
 import { type Envoy, type HttpResponse, startEnvoy } from '../support/envoy.js';
-import { toldBy } from '../support/grpc-server.js';
+import { freePort } from '../support/free-port.js';
+import { toldBy, withToken } from '../support/grpc-server.js';
+import { makeGuardedFolder } from '../support/guard.js';
 import { neverIssued, secretOf } from '../support/product.js';
 import { type Service, startService } from '../support/service.js';
 
@@ -87,7 +93,7 @@ describe('what the upstream is told', () => {
   describe.each([
     { by: 'the example', change: (example: string) => example },
     { by: 'the check alone', change: withoutStripping },
-    { by: 'the check alone, with headers as a map', change: (example: string) => asMap(withoutStripping(example)) },
+    { by: 'the check alone, with headers as a list', change: (example: string) => asList(withoutStripping(example)) },
   ])('forged headers are stripped by $by', ({ change }) => {
     let own: Envoy;
     beforeAll(async () => {
@@ -151,15 +157,19 @@ function withoutStripping(example: string): string {
   return changed;
 }
 
-function asMap(example: string): string {
-  const changed = example.replace('encode_raw_headers: true', 'encode_raw_headers: false');
+/** The example, but for how Envoy tells of headers: each as it came, and not as a map. */
+function asList(example: string): string {
+  const changed = example.replace(
+    'failure_mode_allow: false',
+    'failure_mode_allow: false\n                      encode_raw_headers: true',
+  );
   expect(changed).not.toBe(example);
   return changed;
 }
 
 describe.each([
-  { form: 'each as it came', change: (example: string) => example },
-  { form: 'as a map', change: asMap },
+  { form: 'as a map', change: (example: string) => example },
+  { form: 'as a list', change: asList },
 ])('a credential that could be meant in two ways is refused, with headers $form', ({ change }) => {
   let own: Envoy;
   let bearer: string;
@@ -344,6 +354,53 @@ describe('the service away', () => {
     await own.restart();
     await expect.poll(async () => (await gateway.get('hygiara', lines)).status, { timeout: 30_000 }).toBe(200);
     expect((await gateway.get('hygiara')).status).toBe(401);
+  });
+});
+
+describe('what the example says', () => {
+  test('with a callers file Envoy needs the token that it takes from its environment', async () => {
+    await using folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-callers-'));
+    const gateway = newCallerToken({ name: 'gateway', roles: ['verifier'], keyspaces: ['*'], organizations: ['*'] });
+    const admin = newCallerToken({
+      name: 'admin',
+      roles: ['admin'],
+      keyspaces: ['*'],
+      organizations: ['*'],
+      mayAssertActor: true,
+    });
+    if (Array.isArray(gateway) || Array.isArray(admin)) throw new Error('a caller that the file does not take');
+    const file = join(folder.path, 'callers.yaml');
+    await writeFile(file, `callers:\n${gateway.line}\n${admin.line}\n`);
+    await using own = await startService({ KEYREEVE_CALLERS: file });
+    const request = CreateKeyRequest.fromPartial({
+      keyspace: 'hygiara',
+      organizationId: 'acme',
+      actor: ADA,
+      name: 'ci',
+    });
+    const metadata = withToken(admin.token.reveal());
+    const { credential } = await call<CreateKeyResponse>((done) => own.keys.createKey(request, metadata, done));
+    const lines = [`x-api-key: ${credential ? secretOf(credential) : ''}`];
+
+    const uncommented = (example: string) =>
+      example.replaceAll(/# (initial_metadata:| {2}- \{ key: authorization)/g, '$1');
+    const env = { KEYREEVE_TOKEN: gateway.token.reveal() };
+    await using known = await startEnvoy(own.address, uncommented, env);
+    expect((await known.get('hygiara', lines)).status).toBe(200);
+    await using unknown = await startEnvoy(own.address);
+    expect(await unknown.get('hygiara', lines)).toMatchObject({ status: 503, body: '' });
+  });
+
+  test('where one replica does not answer another one is asked', async () => {
+    const closed = await freePort();
+    const replica = (port: number) =>
+      `              - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: ${port} } } }\n`;
+    const two = (example: string) => example.replace(replica(50051), replica(50051) + replica(closed));
+    await using own = await startEnvoy(service.address, two);
+    const { secret } = await create('hygiara');
+    for (let time = 1; time <= 20; time += 1) {
+      expect((await own.get('hygiara', [`x-api-key: ${secret}`])).status).toBe(200);
+    }
   });
 });
 

@@ -51,6 +51,7 @@ export interface HttpResponse {
 }
 
 export interface Envoy extends AsyncDisposable {
+  readonly pid: number;
   /** By listener. */
   readonly ports: Readonly<Record<string, number>>;
   /**
@@ -64,9 +65,14 @@ export interface Envoy extends AsyncDisposable {
  * Starts the example's Envoy with other addresses; resolves once all of its listeners accept.
  * @param service where the service listens, `host:port`
  * @param change what a test wants otherwise: it is given the text of the example
+ * @param env what is in its environment beside what is in this process's
  * @throws NoServer where there is no Envoy to start
  */
-export async function startEnvoy(service: string, change = (example: string) => example): Promise<Envoy> {
+export async function startEnvoy(
+  service: string,
+  change = (example: string) => example,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Envoy> {
   const binary = await getEnvoy();
   const upstream = await startUpstream();
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-envoy-'));
@@ -92,7 +98,11 @@ export async function startEnvoy(service: string, change = (example: string) => 
   await writeFile(file, JSON.stringify(config));
 
   const args = ['--config-path', file, '--concurrency', '1', '--disable-hot-restart', '--log-level', 'warning'];
-  const child = spawn(binary, args, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+  const child = spawn(binary, args, {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    detached: true, // Ctrl-C in a terminal is for the test run; it stops its servers itself
+  });
   const guarded = child.pid === undefined ? undefined : guard({ pid: child.pid });
   let log = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => (log = (log + text).slice(-4000)));
@@ -116,6 +126,7 @@ export async function startEnvoy(service: string, change = (example: string) => 
     throw error;
   }
   return {
+    pid: child.pid ?? 0,
     ports,
     async get(listener, lines = [], path = '/v1/things') {
       const to = ports[listener];

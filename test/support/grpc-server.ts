@@ -79,6 +79,15 @@ export const KEYSPACES: readonly Keyspace[] = [
     credential: bearer('old_'),
     legacy: { pattern: /^old_[a-z0-9]{32}$/, digest: 'sha256' },
   }),
+  aKeyspace({
+    name: 'web',
+    credential: bearer('web_'),
+    http: {
+      credential: { kind: 'bearer', header: 'authorization', schemes: ['bearer'] },
+      refusal: { status: 401, contentType: 'application/json', body: '{"error":"unauthorized"}' },
+      rateLimitHeaders: 'standard',
+    },
+  }),
 ];
 
 export const ADA: Actor = { type: ActorType.USER, id: 'ada', permissions: ['keys.manage'] };
