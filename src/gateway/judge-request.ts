@@ -1,13 +1,12 @@
 /** A request at a gateway, from its headers to what is to become of it. */
 import type { Clock, Deadline } from '../keys/clock.js';
 import type { Presented, Verifier } from '../verify/verifier.js';
-import { type Answer, type HttpKeyspace, refuseUnreadable, toAnswer, UNAVAILABLE } from './answer.js';
+import { type Answer, refuseUnreadable, toAnswer, UNAVAILABLE } from './answer.js';
 import { readCredential } from './read-credential.js';
 import type { RequestHeaders } from './request-headers.js';
+import type { Route } from './route.js';
 
-export interface GatewayRequest extends Pick<Presented, 'caller' | 'sees' | 'terms'> {
-  /** By whose rules the request is judged: the gateway's configuration says it, never the request. */
-  readonly keyspace: HttpKeyspace;
+export interface GatewayRequest extends Route, Pick<Presented, 'caller' | 'sees'> {
   readonly headers: RequestHeaders;
   /** Told why the answer is that nothing could be decided. */
   readonly report: (error: unknown) => void;

@@ -32,13 +32,11 @@ const SET_OR_REMOVED = new Set(
  * @param names in lower case
  */
 export function forgedNames(names: Iterable<string>): readonly string[] {
-  let forged: string[] | undefined;
+  let forged: Set<string> | undefined;
   for (const name of names) {
-    if (!LIKE_OURS.test(name) || SET_OR_REMOVED.has(name)) continue;
-    forged ??= [];
-    if (!forged.includes(name)) forged.push(name);
+    if (LIKE_OURS.test(name) && !SET_OR_REMOVED.has(name)) (forged ??= new Set()).add(name);
   }
-  return forged ?? NONE;
+  return forged ? [...forged] : NONE;
 }
 
 const LIKE_OURS = /^x[^a-z0-9]keyreeve[^a-z0-9]/;

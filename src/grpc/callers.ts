@@ -100,9 +100,14 @@ export function toTenant(
 /** @throws Refused KEYSPACE_REQUIRED, KEYSPACE_NOT_FOUND */
 export function toKeyspace(name: string, caller: Caller, keyspaces: Keyspaces): Keyspace {
   if (name === '') throw new Refused(refuseArgument('KEYSPACE_REQUIRED', 'keyspace', 'keyspace is required'));
-  const keyspace = keyspaces.get(name);
-  if (!keyspace || !covers(caller.keyspaces, name)) throw new Refused({ refused: 'KEYSPACE_NOT_FOUND' });
+  const keyspace = findKeyspace(name, caller, keyspaces);
+  if (!keyspace) throw new Refused({ refused: 'KEYSPACE_NOT_FOUND' });
   return keyspace;
+}
+
+/** Undefined where there is none that the caller may use. */
+export function findKeyspace(name: string, caller: Caller, keyspaces: Keyspaces): Keyspace | undefined {
+  return covers(caller.keyspaces, name) ? keyspaces.get(name) : undefined;
 }
 
 /** Those that the caller may use. */

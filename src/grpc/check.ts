@@ -8,18 +8,16 @@ import {
 } from '../gen/envoy/config/core/v3/base.js';
 import type { AttributeContext, AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
 import { type CheckRequest, CheckResponse, OkHttpResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
-import type { Answer, Header, HttpKeyspace } from '../gateway/answer.js';
+import type { Answer, Header } from '../gateway/answer.js';
 import { judgeRequestBy } from '../gateway/judge-request.js';
 import type { RequestHeaders } from '../gateway/request-headers.js';
+import { readRoute, type Route } from '../gateway/route.js';
 import { upstreamHeadersOf } from '../gateway/upstream-headers.js';
-import { parseOrganizationId, parseScopes } from '../keys/fields.js';
-import type { VerificationTerms } from '../keys/judge-key.js';
-import type { Keyspace } from '../keys/keyspace.js';
-import { refuseArgument } from '../keys/refusal.js';
+import { isRefusal, type Refusal } from '../keys/refusal.js';
 import type { Log } from '../log.js';
 import type { KnownKey } from '../verify/record-cache.js';
-import { type Keyspaces, sees, toKeyspace } from './callers.js';
-import { orRefuse, Refused } from './errors.js';
+import { findKeyspace, sees } from './callers.js';
+import { Refused } from './errors.js';
 import type { Parts } from './parts.js';
 import type { Call, Facts, Unary } from './unary.js';
 
@@ -27,8 +25,13 @@ export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<Che
   const judge = judgeRequestBy(parts);
   const warn = warnOnce(log);
   return ({ attributes }, call) => {
-    const route = warn(call, () => toRoute(attributes, call, keyspaces));
     const { caller, deadline } = call;
+    const fields = attributes?.contextExtensions ?? NO_FIELDS;
+    const route = readRoute(fields, PATH, (name) => findKeyspace(name, caller, keyspaces));
+    if (isRefusal(route)) {
+      warn(call, route);
+      throw new Refused(route);
+    }
     const answer = judge(
       {
         keyspace: route.keyspace,
@@ -53,74 +56,26 @@ function noted(answer: Answer, { keyspace }: Route, call: Call): Answer {
   return answer;
 }
 
-/** What the gateway's configuration says of a route. */
-interface Route {
-  readonly keyspace: HttpKeyspace;
-  readonly terms: VerificationTerms;
-}
-
-const KEYSPACE = 'keyspace';
-const ORGANIZATION_ID = 'organization_id';
-const REQUIRED_SCOPES = 'required_scopes';
-const EXTENSIONS: readonly string[] = [KEYSPACE, ORGANIZATION_ID, REQUIRED_SCOPES];
+const NO_FIELDS: ReadonlyMap<string, string> = new Map();
 const PATH = 'attributes.context_extensions';
-const NO_TERMS: VerificationTerms = { requiredScopes: [] };
-
-/** @throws Refused where it says too little, or what is not understood: a misspelt demand must not become none */
-function toRoute(attributes: AttributeContext | undefined, { caller }: Call, keyspaces: Keyspaces): Route {
-  const extensions = attributes?.contextExtensions;
-  const name = extensions?.get(KEYSPACE);
-  if (!extensions || !name) {
-    const how = `${PATH} must name the keyspace: check_settings: { context_extensions: { keyspace: … } } in the route's ExtAuthzPerRoute`;
-    throw new Refused(refuseArgument('KEYSPACE_REQUIRED', `${PATH}.${KEYSPACE}`, how));
-  }
-  const keyspace = toKeyspace(name, caller, keyspaces);
-  if (!hasHttp(keyspace)) throw new Refused({ refused: 'HTTP_RULES_MISSING' });
-  return { keyspace, terms: extensions.size === 1 ? NO_TERMS : toTerms(extensions) };
-}
-
-function hasHttp(keyspace: Keyspace): keyspace is HttpKeyspace {
-  return keyspace.http !== undefined;
-}
-
-/** What is there and empty is a mistake, and would ask for less than was meant. */
-function toTerms(extensions: ReadonlyMap<string, string>): VerificationTerms {
-  for (const name of extensions.keys()) {
-    if (EXTENSIONS.includes(name)) continue;
-    throw new Refused(refuseArgument('CONTEXT_EXTENSION_UNKNOWN', PATH, `${PATH} may hold ${EXTENSIONS.join(', ')}`));
-  }
-  const organizationId = extensions.get(ORGANIZATION_ID);
-  const scopes = extensions.get(REQUIRED_SCOPES)?.split(' ') ?? [];
-  return {
-    ...(organizationId !== undefined && { organizationId: orRefuse(parseOrganizationId(organizationId)) }),
-    requiredScopes: orRefuse(parseScopes(scopes, `${PATH}.${REQUIRED_SCOPES}`)),
-  };
-}
-
 const MISTAKES_MAX = 1000;
 
-/** Each mistake once: it comes with every request of its route, and who configures gateways must hear of it. */
-function warnOnce(log: Log): <T>(call: Call, read: () => T) => T {
+/**
+ * Each mistake of a gateway's configuration once: it comes with every request of its route, and whoever configures it must
+ * hear of it.
+ */
+function warnOnce(log: Log): (call: Call, refusal: Refusal) => void {
   const told = new Set<string>();
-  return (call, read) => {
-    try {
-      return read();
-    } catch (error) {
-      if (error instanceof Refused) {
-        const { refusal } = error;
-        const mistake = {
-          caller: call.caller.name,
-          reason: refusal.refused,
-          ...('message' in refusal && { rule: refusal.message }),
-        };
-        const text = JSON.stringify(mistake);
-        if (told.size < MISTAKES_MAX && !told.has(text)) {
-          told.add(text);
-          log.warn(mistake, 'a gateway checks a route that is configured wrong, and lets nobody in there');
-        }
-      }
-      throw error;
-    }
+  return ({ caller }, refusal) => {
+    const mistake = {
+      caller: caller.name,
+      reason: refusal.refused,
+      ...('message' in refusal && { rule: refusal.message }),
+    };
+    const text = JSON.stringify(mistake);
+    if (told.size >= MISTAKES_MAX || told.has(text)) return;
+    told.add(text);
+    log.warn(mistake, 'a gateway checks a route that is configured wrong, and lets nobody in there');
   };
 }
 
@@ -186,7 +141,7 @@ function varintLength(value: number): number {
   return value < 0x80 ? 1 : value < 0x4000 ? 2 : 3;
 }
 
-/** @param value below 2²¹: what is known of a key is far below that */
+/** @param value below 2²¹: neither what is known of a key nor a request's headers are as long */
 function writeVarint(buffer: Buffer, at: number, value: number): void {
   let rest = value;
   let to = at;

@@ -26,7 +26,7 @@ export const ARGUMENT_REASONS = [
   'TEXT_INVALID',
   'OVERLAP_INVALID',
   'TOO_MANY_ITEMS',
-  'CONTEXT_EXTENSION_UNKNOWN',
+  'ROUTE_FIELD_UNKNOWN',
 ] as const;
 export type ArgumentReason = (typeof ARGUMENT_REASONS)[number];
 

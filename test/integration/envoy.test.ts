@@ -427,7 +427,7 @@ describe('a route that is configured wrong', () => {
     [{ keyspace: 'nothing' }, 'NOT_FOUND', 'KEYSPACE_NOT_FOUND'],
     [{ keyspace: 'hygiara', organization_id: '' }, 'INVALID_ARGUMENT', 'ORGANIZATION_ID_INVALID'],
     [{ keyspace: 'hygiara', required_scopes: '' }, 'INVALID_ARGUMENT', 'SCOPES_INVALID'],
-    [{ keyspace: 'hygiara', required_scope: 'read' }, 'INVALID_ARGUMENT', 'CONTEXT_EXTENSION_UNKNOWN'],
+    [{ keyspace: 'hygiara', required_scope: 'read' }, 'INVALID_ARGUMENT', 'ROUTE_FIELD_UNKNOWN'],
   ])('is an error that says what to do, and not a guess: %o', async (extensions, code, reason) => {
     const { secret } = await create('hygiara');
     const request = CheckRequest.fromPartial({
