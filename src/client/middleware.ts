@@ -86,8 +86,8 @@ export function requireKey<Request extends IncomingMessage = IncomingMessage>(
     const verification = await client.verify({ ...terms, credential }, { timeoutMs });
     if (verification.allowed) return verification;
     // What was asked, or who asked, is at fault, and the key was not looked at.
-    if (verification.refusal)
-      throw new ServiceFault(verification.refusal.code, verification.refusal.message, verification);
+    const { refusal } = verification;
+    if (refusal) throw new ServiceFault(refusal.code, refusal.message, { reason: refusal.reason });
     return { status: statusOf(verification), reason: verification.reason, denied: verification };
   }
 

@@ -7,20 +7,22 @@ export type CredentialSource =
   | { readonly header: string; readonly scheme?: string }
   | { readonly clientIdHeader: string; readonly secretHeader: string };
 
+type Headed = Pick<IncomingMessage, 'headersDistinct'>;
+
 export type Presented = { readonly credential: Credential } | 'none' | 'ambiguous';
 
 /**
  * What the request presents in one of these places. Ambiguous: in several of them, or a field comes twice, or holds
  * several values folded into one, so that somebody else could read another credential in it than this does.
  */
-export function readCredential(request: IncomingMessage, sources: readonly CredentialSource[]): Presented {
+export function readCredential(request: Headed, sources: readonly CredentialSource[]): Presented {
   const presented = sources.map((source) => readFrom(request, source)).filter((one) => one !== 'none');
   const [only, ...others] = presented;
   if (only === undefined) return 'none';
   return others.length > 0 ? 'ambiguous' : only;
 }
 
-function readFrom(request: IncomingMessage, source: CredentialSource): Presented {
+function readFrom(request: Headed, source: CredentialSource): Presented {
   if ('header' in source) {
     const token = readField(request, source.header, source.scheme);
     return token === undefined ? 'none' : token === 'ambiguous' ? token : { credential: token.value };
@@ -33,9 +35,9 @@ function readFrom(request: IncomingMessage, source: CredentialSource): Presented
   return { credential: { clientId: clientId?.value ?? '', secret: secret?.value ?? '' } };
 }
 
-/** Undefined: it is not there, or is empty, or is of another scheme. */
+/** Undefined: it is not there, or is empty, or of another form. */
 function readField(
-  request: IncomingMessage,
+  request: Headed,
   header: string,
   scheme?: string,
 ): { readonly value: string } | 'ambiguous' | undefined {
@@ -44,15 +46,14 @@ function readField(
   if (values.length > 1) return 'ambiguous';
   const [text = ''] = values;
   const words = text.split(/[ \t]+/).filter((word) => word !== '');
-  const [first] = words;
-  if (first === undefined) return undefined;
+  if (words.length === 0) return undefined;
   // Two fields that a proxy has folded into one.
   if (text.includes(',')) return 'ambiguous';
-  if (scheme !== undefined) {
-    if (first.toLowerCase() !== scheme.toLowerCase()) return undefined;
-    words.shift();
-  }
-  const [value, ...more] = words;
-  if (value === undefined) return undefined;
-  return more.length > 0 ? 'ambiguous' : { value };
+  if (scheme === undefined) return words.length === 1 ? toValue(words[0]) : undefined;
+  if (words[0]?.toLowerCase() !== scheme.toLowerCase()) return undefined;
+  return words.length > 2 ? 'ambiguous' : toValue(words[1]);
+}
+
+function toValue(value: string | undefined): { readonly value: string } | undefined {
+  return value === undefined ? undefined : { value };
 }
