@@ -7,7 +7,7 @@ import {
   HeaderValueOption_HeaderAppendAction,
 } from '../gen/envoy/config/core/v3/base.js';
 import type { AttributeContext, AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
-import { type CheckRequest, CheckResponse, OkHttpResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
+import { type CheckRequest, CheckResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
 import type { Answer, Header } from '../gateway/answer.js';
 import { judgeRequestBy } from '../gateway/judge-request.js';
 import type { RequestHeaders } from '../gateway/request-headers.js';
@@ -15,7 +15,6 @@ import { readRoute, type Route } from '../gateway/route.js';
 import { upstreamHeadersOf } from '../gateway/upstream-headers.js';
 import { isRefusal, type Refusal } from '../keys/refusal.js';
 import type { Log } from '../log.js';
-import type { KnownKey } from '../verify/record-cache.js';
 import { findKeyspace, sees } from './callers.js';
 import { Refused } from './errors.js';
 import type { Parts } from './parts.js';
@@ -106,61 +105,29 @@ function valueOf({ value, rawValue }: HeaderValue): string {
   return rawValue.length > 0 ? rawValue.toString('latin1') : value;
 }
 
-/**
- * The answer as it is sent. A message is its fields one after the other, in any order
- * (https://protobuf.dev/programming-guides/encoding/#order), so that what the upstream is told of a key is encoded once
- * and not at each answer.
- */
+/** The answer as it is sent. For a key without a limit, and an honest client, it is the same each time: encoded once. */
 export function serializeAnswer(answer: Answer): Buffer {
   if (answer.kind === 'refuse') return Buffer.from(encodeRefusal(answer));
-  const upstream = encodedUpstreamOf(answer.key);
-  const { forged, headers } = answer;
-  const others =
-    forged.length > 0 || headers.length > 0
-      ? OkHttpResponse.encode({
-          headers: [],
-          headersToRemove: [...forged],
-          responseHeadersToAdd: headers.map(toOption),
-        }).finish()
-      : NOTHING;
-  const length = upstream.length + others.length;
-  const begin = LET_IN.length + varintLength(length);
-  const message = Buffer.allocUnsafe(begin + length);
-  LET_IN.copy(message);
-  writeVarint(message, LET_IN.length, length);
-  message.write(upstream, begin, 'latin1');
-  message.set(others, begin + upstream.length);
-  return message;
+  const { key, forged, headers } = answer;
+  if (forged.length > 0 || headers.length > 0) return Buffer.from(encodeLetIn(answer));
+  // A character for each byte.
+  key.encodedCheck ??= Buffer.from(encodeLetIn(answer)).toString('latin1');
+  return Buffer.from(key.encodedCheck, 'latin1');
 }
 
-const NOTHING = new Uint8Array();
-/** A CheckResponse up to where the length of its `ok_response` stands: `status`, of code OK, and that field's tag. */
-const LET_IN = Buffer.from([(1 << 3) | 2, 0, (3 << 3) | 2]);
-
-function varintLength(value: number): number {
-  return value < 0x80 ? 1 : value < 0x4000 ? 2 : 3;
-}
-
-/** @param value below 2²¹: neither what is known of a key nor a request's headers are as long */
-function writeVarint(buffer: Buffer, at: number, value: number): void {
-  let rest = value;
-  let to = at;
-  for (; rest >= 0x80; rest >>>= 7) buffer[to++] = (rest & 0x7f) | 0x80;
-  buffer[to] = rest;
-}
-
-/** A character for each byte. */
-function encodedUpstreamOf(key: KnownKey): string {
-  key.encodedUpstream ??= Buffer.from(encodeUpstream(key)).toString('latin1');
-  return key.encodedUpstream;
-}
-
-function encodeUpstream(key: KnownKey): Uint8Array {
-  const all = upstreamHeadersOf(key);
-  return OkHttpResponse.encode({
-    headers: all.filter(([, value]) => value !== '').map(toOption),
-    headersToRemove: all.filter(([, value]) => value === '').map(([name]) => name),
-    responseHeadersToAdd: [],
+function encodeLetIn({ key, forged, headers }: Extract<Answer, { kind: 'let_in' }>): Uint8Array {
+  const upstream = upstreamHeadersOf(key);
+  const empty = upstream.filter(([, value]) => value === '').map(([name]) => name);
+  return CheckResponse.encode({
+    status: { code: GrpcStatus.OK, message: '', details: [] },
+    httpResponse: {
+      $case: 'okResponse',
+      value: {
+        headers: upstream.filter(([, value]) => value !== '').map(toOption),
+        headersToRemove: [...empty, ...forged],
+        responseHeadersToAdd: headers.map(toOption),
+      },
+    },
   }).finish();
 }
 

@@ -31,8 +31,8 @@ export type KnownKey = Pick<
    * several times its length.
    */
   encoded?: string;
-  /** As upstreams are told of it, in the same way. */
-  encodedUpstream?: string;
+  /** As Envoy is told of it, in the same way. */
+  encodedCheck?: string;
 };
 
 export interface KnownRecord {
