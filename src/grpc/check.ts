@@ -6,7 +6,7 @@ import {
   type HeaderValueOption,
   HeaderValueOption_HeaderAppendAction,
 } from '../gen/envoy/config/core/v3/base.js';
-import type { AttributeContext, AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
+import type { AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
 import { type CheckRequest, CheckResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
 import type { Answer, Header } from '../gateway/answer.js';
 import { judgeRequestBy } from '../gateway/judge-request.js';

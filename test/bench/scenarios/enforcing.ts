@@ -65,6 +65,12 @@ async function revokeSeveral({ replicas, creating, settings, ms, created }: Case
   await using stack = new Opened();
   const services: Service[] = [];
   for (let at = 0; at < replicas; at += 1) services.push(stack.use(await startService(settings)));
+  // Killed, they would have the first revocation of the next round wait for their leases.
+  stack.use({
+    async [Symbol.asyncDispose]() {
+      await Promise.all(services.map((service) => service.stop()));
+    },
+  });
   const clients = services.map(({ keys }) => keys);
   const creator = creating ? stack.use(startCreating(clients)) : undefined;
   for (let at = 0; at < count; at += 1) {
