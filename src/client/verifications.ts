@@ -3,8 +3,8 @@
  * while as many calls are under way as may be; what is alone leaves alone, as VerifyKey, and waits for nobody.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { BinaryWriter } from '@bufbuild/protobuf/wire';
 
+import { BatchVerifyKeysRequest } from '../gen/keyreeve/encoded/v1/batch.js';
 import type { BatchVerifyKeysResponse } from '../gen/keyreeve/v1/key_service.js';
 import {
   type BatchVerifyKeysResult,
@@ -184,13 +184,11 @@ const VERIFY_KEY: Method<Uint8Array, VerifyKeyResponse> = {
 
 const BATCH_VERIFY_KEYS: Method<readonly Uint8Array[], BatchVerifyKeysResponse> = {
   ...KeyServiceService.batchVerifyKeys,
-  // Each request has been encoded already, to know its size: as BatchVerifyKeysRequest would hold it.
-  requestSerialize: (requests) => {
-    const writer = new BinaryWriter();
-    for (const request of requests) writer.uint32(REQUESTS_TAG).bytes(request);
-    return Buffer.from(writer.finish());
-  },
+  // Each request has been encoded already, to know its size.
+  requestSerialize: (requests) =>
+    Buffer.from(BatchVerifyKeysRequest.encode({ requests: requests.map(toBuffer) }).finish()),
 };
 
-// Field 1, length-delimited.
-const REQUESTS_TAG = 0x0a;
+function toBuffer({ buffer, byteOffset, byteLength }: Uint8Array): Buffer {
+  return Buffer.from(buffer, byteOffset, byteLength);
+}

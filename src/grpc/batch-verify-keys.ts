@@ -1,18 +1,14 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import type {
-  BatchVerifyKeysRequest,
-  BatchVerifyKeysResponse,
-  BatchVerifyKeysResult,
-  VerifyKeyRequest,
-} from '../gen/keyreeve/v1/key_service.js';
+import { BatchVerifyKeysResponse, type BatchVerifyKeysResult } from '../gen/keyreeve/encoded/v1/batch.js';
+import type { BatchVerifyKeysRequest, VerifyKeyRequest } from '../gen/keyreeve/v1/key_service.js';
 import { refuseArgument } from '../keys/refusal.js';
 import type { Verification } from '../verify/verifier.js';
 import { orRefuse, Refused } from './errors.js';
 import type { Parts } from './parts.js';
 import { checkText } from './text.js';
 import type { Call, Unary } from './unary.js';
-import { toResponse, verificationOf } from './verify-key.js';
+import { serializeVerification, verificationOf } from './verify-key.js';
 
 const REQUESTS_MAX = 100;
 /** So that one batch does not take every connection to the store. */
@@ -55,8 +51,13 @@ export function handleBatchVerifyKeys(parts: Parts): Unary<BatchVerifyKeysReques
   };
 }
 
+/** The answer as it is sent. */
+export function serializeBatch(response: BatchVerifyKeysResponse): Buffer {
+  return Buffer.from(BatchVerifyKeysResponse.encode(response).finish());
+}
+
 function respond(verification: Verification): BatchVerifyKeysResult {
-  return { result: { $case: 'response', value: toResponse(verification) } };
+  return { result: { $case: 'response', value: serializeVerification(verification) } };
 }
 
 function fail(error: unknown, call: Call): BatchVerifyKeysResult {

@@ -12,7 +12,7 @@ import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key
 import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
 import type { Log } from '../log.js';
 import { authenticateBy } from './callers.js';
-import { handleBatchVerifyKeys } from './batch-verify-keys.js';
+import { handleBatchVerifyKeys, serializeBatch } from './batch-verify-keys.js';
 import { handleCheck, serializeAnswer } from './check.js';
 import { handleCreateKey } from './create-key.js';
 import { handleGetKey } from './get-key.js';
@@ -143,7 +143,8 @@ const ACCEPTED = 'net.server.socket';
 /** The transport answers UNIMPLEMENTED for calls that are not named. */
 function addCalls(server: GrpcServer, parts: Parts, around: Around): void {
   const verifyKey = { ...KeyServiceService.verifyKey, responseSerialize: serializeVerification };
-  server.addService({ ...KeyServiceService, verifyKey }, {
+  const batchVerifyKeys = { ...KeyServiceService.batchVerifyKeys, responseSerialize: serializeBatch };
+  server.addService({ ...KeyServiceService, verifyKey, batchVerifyKeys }, {
     createKey: unary('CreateKey', handleCreateKey(parts), around),
     getKey: unary('GetKey', handleGetKey(parts), around),
     listKeys: unary('ListKeys', handleListKeys(parts), around),

@@ -100,11 +100,6 @@ export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'ke
   };
 }
 
-export function toResponse(verification: Verification): VerifyKeyResponse {
-  const key = 'key' in verification ? toVerifiedKeyMessage(verification.key) : undefined;
-  return { ...termsOf(verification), key };
-}
-
 /** What is told beside the key. */
 function termsOf(verification: Verification): Omit<VerifyKeyResponse, 'key'> {
   const decision = Decision[verification.decision];
