@@ -46,12 +46,12 @@ export type { Allowed, Denial, Denied, RateLimit, Verification, VerifiedKey, Ver
 
 export interface ClientOptions extends ConnectionOptions {
   /** For a verification, all its tries included: 3,000 by default. */
-  readonly verifyTimeoutMs?: number;
+  readonly verifyTimeoutMs?: number | undefined;
   /**
    * For any other call: 30,000 by default. What takes access away waits for it to be in force everywhere, which after the
    * crash of a replica takes as long as its lease; with less time it is answered `complete: false`.
    */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
 }
 
 export interface CallOptions {

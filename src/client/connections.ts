@@ -22,20 +22,20 @@ export interface ConnectionOptions {
    */
   readonly address: string | readonly string[];
   /** Absent: TLS, and plain text to an address of this machine. `false`: plain text everywhere, token included. */
-  readonly tls?: boolean | TlsOptions;
+  readonly tls?: boolean | TlsOptions | undefined;
   /** The caller's token, or what tells it at each call. */
-  readonly token?: string | (() => string);
+  readonly token?: string | (() => string) | undefined;
 }
 
 /** All in PEM. */
 export interface TlsOptions {
   /** Who signs the service's certificate. Absent: those whom Node trusts. */
-  readonly ca?: string | Buffer;
+  readonly ca?: string | Buffer | undefined;
   /** The client's own certificate, and those that lead from it to who signed it. */
-  readonly certificate?: string | Buffer;
-  readonly privateKey?: string | Buffer;
+  readonly certificate?: string | Buffer | undefined;
+  readonly privateKey?: string | Buffer | undefined;
   /** The name that the service's certificate must have. Absent: the address's own. */
-  readonly serverName?: string;
+  readonly serverName?: string | undefined;
 }
 
 /** What a call needs of its rpc. */

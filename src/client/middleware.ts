@@ -18,11 +18,11 @@ export interface DoorOptions<Request extends IncomingMessage = IncomingMessage> 
    * Where the credential stands, `{ header: 'authorization', scheme: 'Bearer' }` by default. Of several places one may be
    * used at a time. It is never read from the query, which ends up in logs.
    */
-  readonly credential?: CredentialSource | readonly CredentialSource[];
+  readonly credential?: CredentialSource | readonly CredentialSource[] | undefined;
   /** What a key must be good for: the same for all requests, or by the request. */
-  readonly ask?: Terms | ((request: Request) => Terms);
+  readonly ask?: Terms | ((request: Request) => Terms) | undefined;
   /** For a verification. Absent: the client's. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
   /** Writes the answer to who is not let in, its status and header fields already set. Absent: a short JSON body. */
   readonly refuse?: (refusal: DoorRefusal, request: Request, response: ServerResponse) => void;
   /** Told of what kept a verification from being made: who is refused for it did nothing wrong. */

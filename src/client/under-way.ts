@@ -1,10 +1,18 @@
+import { setMaxListeners } from 'node:events';
+
 import { ServiceFault } from './fault.js';
 
 /** What has been asked for and has no answer yet, so that a client can end without cutting it off. */
 export class UnderWay {
   readonly #closing = new AbortController();
   #count = 0;
-  #ended: (() => void) | undefined;
+  #end: Promise<void> | undefined;
+  #ended = (): void => undefined;
+
+  constructor() {
+    // Everything that waits for its next try listens.
+    setMaxListeners(0, this.#closing.signal);
+  }
 
   /** From when on nothing new is begun, nor anything repeated. */
   get closing(): AbortSignal {
@@ -21,13 +29,17 @@ export class UnderWay {
       return await begin();
     } finally {
       this.#count -= 1;
-      if (this.#count === 0) this.#ended?.();
+      if (this.#count === 0) this.#ended();
     }
   }
 
   /** Resolves once nothing is under way. */
-  async end(): Promise<void> {
+  end(): Promise<void> {
     this.#closing.abort();
-    if (this.#count > 0) await new Promise<void>((resolve) => (this.#ended = resolve));
+    this.#end ??= new Promise((resolve) => {
+      if (this.#count === 0) resolve();
+      else this.#ended = resolve;
+    });
+    return this.#end;
   }
 }

@@ -1,4 +1,5 @@
 /** What the package exports, as built, where nothing else of it is: used by a program of somebody else's. */
+import { readFileSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -16,22 +17,22 @@ const compilerOptions = {
   types: ['node'],
   strict: true,
 };
-const PROGRAM = `
-import { openClient, ServiceFault, type Verification } from 'keyreeve/client';
-import { requireKey, verificationOf } from 'keyreeve/middleware';
-import { createServer } from 'node:http';
+/** The README's examples one after the other, which then say what they came to. */
+const PROGRAM = [
+  "const credential = 'hrdly_never_issued';",
+  ...examples(),
+  'console.log(verification.allowed ? verification.key.name : verification.reason, created.ok, server.listening);',
+  'await keyreeve.close();',
+].join('\n');
 
-await using keyreeve = openClient({ address: process.argv[2] ?? '' });
-const created = await keyreeve.createKey({ keyspace: 'hygiara', organizationId: 'acme', name: 'ci', actor: { type: 'USER', id: 'ada' } });
-if (!created.ok) throw new Error(\`\${created.reason}: \${created.violations.map(({ field }) => field).join()}\`);
-const verification: Verification = await keyreeve.verify({ credential: created.credential });
-console.log(verification.allowed ? verification.key.name : verification.reason);
-const door = requireKey(keyreeve);
-createServer((request, response) => void door(request, response, () => response.end(verificationOf(request)?.key.name)));
-await keyreeve.verify({}, { timeoutMs: 1 }).catch((error: unknown) => console.assert(error instanceof ServiceFault));
-`;
+function examples(): string[] {
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8');
+  const section = /^## From TypeScript\n(.*?)^## /ms.exec(readme)?.[1] ?? '';
+  const blocks = [...section.matchAll(/^```ts\n(.*?)^```/gms)].map(([, code = '']) => code);
+  return blocks.map((code) => code.replace("'keyreeve.example.com:50051'", "process.argv[2] ?? ''"));
+}
 
-test('client and middleware need their own files, the generated ones and two packages, and bring their types', async () => {
+test("the README's examples compile and run on what the package exports and two packages alone", async () => {
   await using service = await startService();
   const folder = await mkdtemp(join(tmpdir(), 'keyreeve-package-'));
   try {
@@ -48,7 +49,7 @@ test('client and middleware need their own files, the generated ones and two pac
     await writeFile(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['program.ts'] }));
     await runCommand(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', folder]);
     const { stdout } = await runCommand(process.execPath, [join(folder, 'program.js'), service.address]);
-    expect(stdout).toBe('ci\n');
+    expect(stdout.trim().split('\n')).toEqual([expect.stringMatching(/^key_/), 'MALFORMED true false']);
   } finally {
     await rm(folder, { recursive: true });
   }
