@@ -8,7 +8,7 @@ import { Metadata } from '@grpc/grpc-js';
 import { parseArgs } from 'node:util';
 
 import { openClient } from '../../src/client/client.js';
-import type { KeyServiceClient} from '../../src/gen/keyreeve/v1/key_service.js';
+import type { KeyServiceClient } from '../../src/gen/keyreeve/v1/key_service.js';
 import { type VerifyKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
 import { call } from '../support/call.js';
