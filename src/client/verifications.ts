@@ -50,12 +50,13 @@ export class Verifications {
   }
 
   #leaveSoon(): void {
-    if (this.#leaving || this.#calls >= CALLS_MAX) return;
+    if (this.#leaving) return;
     this.#leaving = true;
     // After all that this turn still asks for, and before anything is waited for.
     process.nextTick(() => {
       this.#leaving = false;
       while (this.#calls < CALLS_MAX && this.#queue.length > 0) void this.#send(this.#takeBatch());
+      for (const asked of this.#queue) asked.watch();
     });
   }
 
@@ -73,6 +74,7 @@ export class Verifications {
   async #send(batch: readonly Asked[]): Promise<void> {
     if (batch.length === 0) return;
     this.#calls += 1;
+    if (batch.length > 1) for (const asked of batch) asked.watch();
     const outcomes = await outcomesOf(batch, this.#connections.pick());
     this.#calls -= 1;
     if (this.#queue.length > 0) this.#leaveSoon();
@@ -111,7 +113,7 @@ class Asked {
   readonly request: Uint8Array;
   readonly #resolve: (told: Told<VerifyKeyResponse>) => void;
   readonly #reject: (fault: ServiceFault) => void;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
   over = false;
   tries = 0;
   /** The last try's. */
@@ -127,7 +129,11 @@ class Asked {
     this.deadline = deadline;
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#timer = setTimeout(() => this.giveUp(), deadline.leftMs);
+  }
+
+  /** Ends it when its time is over. Not needed by one that travels alone: its call ends by itself. */
+  watch(): void {
+    this.#timer ??= setTimeout(() => this.giveUp(), this.deadline.leftMs);
   }
 
   /** Says whether this was the answer; else there is a fault. */
