@@ -77,7 +77,7 @@ export async function startEnvoy(
   const upstream = await startUpstream();
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-envoy-'));
   // Aliases become copies, as they are for Envoy.
-  const config = JSON.parse(JSON.stringify(parse(change(await readFile(EXAMPLE, 'utf8'))))) as EnvoyConfig;
+  const config = JSON.parse(JSON.stringify(parse(patient(change(await readFile(EXAMPLE, 'utf8')))))) as EnvoyConfig;
   const { listeners, clusters } = config.static_resources;
   const ports: Record<string, number> = {};
   for (const { name, address } of listeners) {
@@ -137,6 +137,11 @@ export async function startEnvoy(
     },
     [Symbol.asyncDispose]: dispose,
   };
+}
+
+/** A machine that is busy takes longer than a gateway should wait. */
+function patient(example: string): string {
+  return example.replace(/^( +)timeout: 1s$/m, '$1timeout: 60s');
 }
 
 /** Answers what it received, with rate-limit headers of its own. */
