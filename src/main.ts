@@ -90,7 +90,7 @@ export async function start(
   });
   const { relay, verify } = beside;
   const backlogExceeded = () => relay.backlogExceeded();
-  await using server = await opened(() =>
+  const server = await opened(() =>
     serve(
       { listen: settings.listen, access },
       { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded },
@@ -98,13 +98,13 @@ export async function start(
     ),
   );
   const admit = (next: Access) => server.admit(next);
-  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- what it does ends with this block
-  await using _ = watchAccess({ files: accessFiles, keyspaces, access, admit, log, now: () => clock.now() });
+  const watching = watchAccess({ files: accessFiles, keyspaces, access, admit, log, now: () => clock.now() });
+  await using serving = sideBySide({ server, watching });
   if (settings.store.kind === 'mongodb' && settings.auditSink.kind === 'file') {
     log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');
   }
   if (!access.callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
-  log.info({ address: server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
+  log.info({ address: serving.server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
   // Until here a signal ends the process at once: nobody is served yet.
   log.info({ signal: await stopSignal(broken) }, 'stopping');
 }

@@ -69,7 +69,9 @@ export function watchAccess({ files, keyspaces, access, admit, log, now }: Watch
     );
   }
 
-  const next = () => (looking = looking.then(look));
+  // Whatever goes wrong in one look, the next one comes.
+  const failed = (error: unknown) => log.error({ err: error }, 'callers and certificates: they could not be looked at');
+  const next = () => (looking = looking.then(look).catch(failed));
   const timer = setInterval(() => void next(), LOOK_MS);
   const hangup = () => void next();
   process.on('SIGHUP', hangup);
