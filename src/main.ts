@@ -13,7 +13,9 @@ import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
 import { watchAccess } from './config/watch-access.js';
-import { serve } from './grpc/server.js';
+import { type Server, serve } from './grpc/server.js';
+import { healthRoutes } from './http/health.js';
+import { type HttpServer, serveHttp } from './http/server.js';
 import { systemRandom } from './keys/base62.js';
 import { sourceOf } from './keys/chain.js';
 import { type Clock, Deadline, systemClock } from './keys/clock.js';
@@ -90,21 +92,28 @@ export async function start(
   });
   const { relay, verify } = beside;
   const backlogExceeded = () => relay.backlogExceeded();
-  const server = await opened(() =>
-    serve(
-      { listen: settings.listen, access },
-      { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded },
-      log,
-    ),
-  );
-  const admit = (next: Access) => server.admit(next);
+  const parts = { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded };
+  const server = await opened(() => serve({ listen: settings.listen, access }, parts, log));
+  const http = await openedAfter(server, () => openHttp(settings, access, server, log));
+  const admit = (next: Access) => {
+    server.admit(next);
+    http?.admit(next);
+  };
   const watching = watchAccess({ files: accessFiles, keyspaces, access, admit, log, now: () => clock.now() });
-  await using serving = sideBySide({ server, watching });
+  await using serving = sideBySide({ server, watching, ...(http && { http }) });
   if (settings.store.kind === 'mongodb' && settings.auditSink.kind === 'file') {
     log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');
   }
   if (!access.callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
-  log.info({ address: serving.server.address, store: settings.store.kind, audit: settings.auditSink.kind }, 'serving');
+  log.info(
+    {
+      address: serving.server.address,
+      ...(http && { http_address: http.address }),
+      store: settings.store.kind,
+      audit: settings.auditSink.kind,
+    },
+    'serving',
+  );
   // Until here a signal ends the process at once: nobody is served yet.
   log.info({ signal: await stopSignal(broken) }, 'stopping');
 }
@@ -130,6 +139,16 @@ async function openSink({ auditSink }: Settings, log: Log): Promise<ReadableSink
     case 'kafka':
       return openKafkaSink(auditSink, log);
   }
+}
+
+/** Undefined where none is asked for. */
+async function openHttp(
+  { httpListen: listen }: Settings,
+  access: Access,
+  server: Server,
+  log: Log,
+): Promise<HttpServer | undefined> {
+  return listen && serveHttp({ listen, access }, healthRoutes(() => server.isReady()), log);
 }
 
 async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keyspace>, clock: Clock): Promise<void> {
@@ -191,6 +210,16 @@ async function opened<T>(open: () => Promise<T>): Promise<T> {
   } catch (error) {
     if (error instanceof CannotStart) throw error;
     throw new CannotStart([error instanceof Error ? error.message : String(error)], { cause: error });
+  }
+}
+
+/** As `opened`; where it does not open, what was opened before it is closed. */
+async function openedAfter<T>(before: AsyncDisposable, open: () => Promise<T>): Promise<T> {
+  try {
+    return await opened(open);
+  } catch (error) {
+    await before[Symbol.asyncDispose]();
+    throw error;
   }
 }
 

@@ -11,6 +11,8 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface Settings {
   readonly listen: Address;
+  /** Where HTTP is answered; absent: nowhere. */
+  readonly httpListen?: Address;
   readonly store:
     | { readonly kind: 'sqlite'; readonly dataDir: string }
     | {
@@ -124,10 +126,10 @@ const peppers = z.string().transform((value, context) => {
   return peppers;
 });
 const flag = oneOf(['true', 'false']).transform((value) => value === 'true');
-const unsupported = z.undefined('it unset: this version does not support it').optional();
 
 const variablesSchema = z.object({
   KEYREEVE_LISTEN: address.prefault('127.0.0.1:50051'),
+  KEYREEVE_HTTP_LISTEN: address.optional(),
   KEYREEVE_DATA_DIR: z.string().default('./data'),
   // The driver has the last word on the rest of it, and does not repeat the password.
   KEYREEVE_MONGODB_URI: text(/^mongodb(?:\+srv)?:\/\/[^/?]/, 'mongodb://… or mongodb+srv://…')
@@ -164,8 +166,6 @@ const variablesSchema = z.object({
   KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: flag.default(false),
   KEYREEVE_INSECURE_LISTEN: flag.default(false),
   KEYREEVE_LOG_LEVEL: oneOf(LOG_LEVELS).default('info'),
-  // Passed over in silence, they would leave an operator less safe than they believe.
-  KEYREEVE_HTTP_LISTEN: unsupported,
 });
 type Variables = z.output<typeof variablesSchema>;
 const environmentSchema = variablesSchema.check(
@@ -218,24 +218,32 @@ function judgeKafkaLogin(variables: Variables, { sound, report }: Findings): voi
 
 // Without TLS tokens travel in the clear, without callers everyone has every right: neither leaves the machine unasked.
 function judgeListen(variables: Variables, { sound, report }: Findings): void {
-  if (!sound('KEYREEVE_LISTEN') || !sound('KEYREEVE_INSECURE_LISTEN') || variables.KEYREEVE_INSECURE_LISTEN) return;
+  if (!sound('KEYREEVE_INSECURE_LISTEN') || variables.KEYREEVE_INSECURE_LISTEN) return;
   const { KEYREEVE_TLS_CERT: cert, KEYREEVE_TLS_KEY: key, KEYREEVE_CALLERS: callers } = variables;
   const unset = [...(cert || key ? [] : ['KEYREEVE_TLS_CERT']), ...(callers ? [] : ['KEYREEVE_CALLERS'])];
-  if (unset.length === 0 || isLoopback(variables.KEYREEVE_LISTEN)) return;
-  report(
-    ['KEYREEVE_LISTEN'],
-    `a loopback address such as 127.0.0.1:50051 while ${unset.join(' and ')} ${unset.length > 1 ? 'are' : 'is'} unset; ` +
-      `KEYREEVE_INSECURE_LISTEN=true lifts this`,
-  );
+  if (unset.length === 0) return;
+  for (const [name, loopback] of [
+    ['KEYREEVE_LISTEN', '127.0.0.1:50051'],
+    ['KEYREEVE_HTTP_LISTEN', '127.0.0.1:8080'],
+  ] as const) {
+    const listen = sound(name) ? variables[name] : undefined;
+    if (!listen || isLoopback(listen)) continue;
+    report(
+      [name],
+      `a loopback address such as ${loopback} while ${unset.join(' and ')} ${unset.length > 1 ? 'are' : 'is'} unset; ` +
+        `KEYREEVE_INSECURE_LISTEN=true lifts this`,
+    );
+  }
 }
 
 function toSettings(variables: Variables, warnings: readonly Problem[]): Settings {
   const dataDir = variables.KEYREEVE_DATA_DIR;
   const { KEYREEVE_MONGODB_URI: uri, KEYREEVE_KAFKA_BROKERS: brokers } = variables;
   const { KEYREEVE_TLS_CERT: certFile, KEYREEVE_TLS_KEY: keyFile, KEYREEVE_TLS_CLIENT_CA: clientCaFile } = variables;
-  const callersFile = variables.KEYREEVE_CALLERS;
+  const { KEYREEVE_CALLERS: callersFile, KEYREEVE_HTTP_LISTEN: httpListen } = variables;
   return {
     listen: variables.KEYREEVE_LISTEN,
+    ...(httpListen && { httpListen }),
     store: uri ? { kind: 'mongodb', uri, leaseMs: variables.KEYREEVE_LEASE_MS } : { kind: 'sqlite', dataDir },
     auditSink: brokers
       ? {

@@ -9,6 +9,8 @@ import type { Store } from '../store/port.js';
 /** Tells by `grpc.health.v1` that the process is up (`''`) and that it can answer (`keyreeve.v1.KeyService`). */
 export interface Health extends AsyncDisposable {
   addToServer(server: Pick<Server, 'addService'>): void;
+  /** Whether calls can be answered, as it was last found. */
+  isReady(): boolean;
   /** For good: both are down from now on. */
   notServing(): void;
 }
@@ -58,6 +60,7 @@ export async function startHealth(store: Pick<Store, 'ping'>, clock: Clock, log:
         addService: (service, calls) =>
           server.addService(service, { ...calls, watch: watchKnown(calls.watch as Watch) }),
       }),
+    isReady: () => wasUp && !over.signal.aborted,
     notServing,
     async [Symbol.asyncDispose]() {
       notServing();

@@ -42,6 +42,8 @@ export interface ServerOptions {
 export interface Server extends AsyncDisposable {
   /** `host:port` as it listens, the port also where any free one was asked for. */
   readonly address: string;
+  /** Whether it can answer calls now, as health tells. */
+  isReady(): boolean;
   /** From now on health says so, and calls are still answered. */
   notServing(): void;
   /** From now on this is who may call, and the certificates of new connections. With TLS it was begun, or without. */
@@ -92,6 +94,7 @@ export async function serve({ listen, access }: ServerOptions, parts: Parts, log
     const port = await bind(server, listen, tls ?? ServerCredentials.createInsecure());
     return {
       address: formatAddress({ ...listen, port }),
+      isReady: () => health.isReady(),
       notServing: () => health.notServing(),
       admit(next) {
         callers = next.callers;

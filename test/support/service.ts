@@ -18,6 +18,8 @@ const RECONNECT_SOON = { 'grpc.initial_reconnect_backoff_ms': 50, 'grpc.max_reco
 export interface Service extends AsyncDisposable {
   /** `host:port`, the same after a restart. */
   readonly address: string;
+  /** Of its HTTP port, as it was last started. */
+  readonly httpAddress: string;
   readonly pid: number;
   readonly running: boolean;
   /** The folder it was given as its data folder. */
@@ -57,6 +59,7 @@ export async function startService(
   const dataDir = join(folder.path, 'data');
   const output: string[] = [];
   let listen = '127.0.0.1:0';
+  let httpListen: string | undefined;
   let child: ChildProcess | undefined;
   let clients: { keys: KeyServiceClient; audit: AuditServiceClient } | undefined;
 
@@ -71,7 +74,7 @@ export async function startService(
       const guarded = guard({ pid: child.pid });
       child.once('exit', () => guarded.release());
     }
-    listen = await servingAddress(child, output);
+    ({ address: listen, http_address: httpListen } = await serving(child, output));
     clients ??= {
       keys: new KeyServiceClient(listen, credentials.createInsecure(), RECONNECT_SOON),
       audit: new AuditServiceClient(listen, credentials.createInsecure(), RECONNECT_SOON),
@@ -104,6 +107,10 @@ export async function startService(
   return {
     get address() {
       return listen;
+    },
+    get httpAddress() {
+      if (httpListen === undefined) throw new Error('the service was started without KEYREEVE_HTTP_LISTEN');
+      return httpListen;
     },
     get pid() {
       return running().pid ?? 0;
@@ -139,8 +146,13 @@ export async function startService(
   };
 }
 
-/** Gathers the process's output, and resolves with the address once it says that it serves. */
-async function servingAddress(child: ChildProcess, output: string[]): Promise<string> {
+interface Serving {
+  readonly address: string;
+  readonly http_address?: string;
+}
+
+/** Gathers the process's output, and resolves with the addresses once it says that it serves. */
+async function serving(child: ChildProcess, output: string[]): Promise<Serving> {
   const { stdout, stderr } = child;
   if (!stdout || !stderr) throw new Error('the service has no output');
   return new Promise((resolve, reject) => {
@@ -155,11 +167,9 @@ async function servingAddress(child: ChildProcess, output: string[]): Promise<st
     createInterface(stderr).on('line', (line) => output.push(line));
     createInterface(stdout).on('line', (line) => {
       output.push(line);
-      const address = /"message":"serving".*"address":"([^"]+)"|"address":"([^"]+)".*"message":"serving"/.exec(line);
-      const found = address?.[1] ?? address?.[2];
-      if (found === undefined) return;
+      if (!line.includes('"message":"serving"')) return;
       clearTimeout(late);
-      resolve(found);
+      resolve(JSON.parse(line) as Serving);
     });
   });
 }

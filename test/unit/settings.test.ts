@@ -17,7 +17,6 @@ function problemsOf(env: Environment): string[] {
 
 const TLS = { KEYREEVE_TLS_CERT: 'cert.pem', KEYREEVE_TLS_KEY: 'key.pem' };
 const ADDRESS = 'host:port, e.g. 127.0.0.1:50051 or [::1]:50051';
-const UNSUPPORTED = 'it unset: this version does not support it';
 
 describe('settings', () => {
   test('of an empty environment are the documented defaults', () => {
@@ -39,6 +38,7 @@ describe('settings', () => {
     const settings = settingsOf({
       ...TLS,
       KEYREEVE_LISTEN: '0.0.0.0:443',
+      KEYREEVE_HTTP_LISTEN: '0.0.0.0:8080',
       KEYREEVE_MONGODB_URI: 'mongodb://db-1,db-2/keyreeve?replicaSet=rs0',
       KEYREEVE_KAFKA_BROKERS: 'kafka-1:9092, [::1]:9093',
       KEYREEVE_AUDIT_TOPIC: 'audit',
@@ -53,6 +53,7 @@ describe('settings', () => {
     });
     expect(settings).toMatchObject({
       listen: { host: '0.0.0.0', port: 443 },
+      httpListen: { host: '0.0.0.0', port: 8080 },
       store: { kind: 'mongodb', leaseMs: 30_000 },
       auditSink: { kind: 'kafka', brokers: ['kafka-1:9092', '[::1]:9093'], topic: 'audit', allowSingleBroker: true },
       keyspacesFile: 'k.yaml',
@@ -149,13 +150,6 @@ describe('settings', () => {
       'KEYREEVE_KAFKA_TLS: missing; expected true, as KEYREEVE_KAFKA_CA is set',
     ]);
   });
-
-  test.each(['KEYREEVE_HTTP_LISTEN'])(
-    'refuse %s, which a later version will know, instead of passing over it',
-    (name) => {
-      expect(problemsOf({ [name]: '15000' })).toEqual([`${name}: "15000"; expected ${UNSUPPORTED}`]);
-    },
-  );
 });
 
 describe('peppers', () => {
@@ -249,13 +243,17 @@ describe('the address to listen on', () => {
       expect(problemsOf({ ...env, KEYREEVE_LISTEN: address })).toEqual([
         `KEYREEVE_LISTEN: "${address}"; expected a loopback address such as 127.0.0.1:50051 while ${reason}; ${LIFTED}`,
       ]);
+      expect(problemsOf({ ...env, KEYREEVE_HTTP_LISTEN: address })).toEqual([
+        `KEYREEVE_HTTP_LISTEN: "${address}"; expected a loopback address such as 127.0.0.1:8080 while ${reason}; ${LIFTED}`,
+      ]);
       const asked = settingsOf({ ...env, KEYREEVE_LISTEN: address, KEYREEVE_INSECURE_LISTEN: 'true' });
       expect(asked.insecureListen).toBe(true);
     }
   });
 
   test('is free with TLS and callers', () => {
-    expect(problemsOf({ ...TLS, KEYREEVE_CALLERS: 'c.yaml', KEYREEVE_LISTEN: '0.0.0.0:443' })).toEqual([]);
+    const env = { KEYREEVE_LISTEN: '0.0.0.0:443', KEYREEVE_HTTP_LISTEN: '0.0.0.0:8080' };
+    expect(problemsOf({ ...TLS, KEYREEVE_CALLERS: 'c.yaml', ...env })).toEqual([]);
   });
 });
 

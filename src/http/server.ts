@@ -1,0 +1,108 @@
+/** The HTTP port, beside the gRPC one: what gateways, probes and monitoring ask for. */
+import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { SecureContextOptions } from 'node:tls';
+
+import type { Access, TlsIdentity } from '../config/access.js';
+import { type Address, formatAddress } from '../config/address.js';
+import type { Log } from '../log.js';
+
+/** By path, without the query. Whatever a handler throws before it has answered is answered as a fault of the service. */
+export type Routes = Readonly<Record<string, Handler>>;
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
+
+export interface HttpServerOptions {
+  readonly listen: Address;
+  /** With `tls` it listens with that alone; a client's certificate is asked for, and a handler says who needs one. */
+  readonly access: Pick<Access, 'tls'>;
+}
+
+/** Disposing it closes what is idle, lets running requests finish, and takes 3 seconds at most. */
+export interface HttpServer extends AsyncDisposable {
+  /** `host:port` as it listens, the port also where any free one was asked for. */
+  readonly address: string;
+  /** From now on new connections see these certificates. With TLS it was begun, or without. */
+  admit(access: Pick<Access, 'tls'>): void;
+}
+
+const LIMITS: ServerOptions = {
+  // Above what gateways let through themselves; a request that is larger is answered 431.
+  maxHeaderSize: 64 * 1024,
+  headersTimeout: 10_000,
+  requestTimeout: 30_000,
+  // Longer than gateways keep a connection that they may use again: the one who closes it should be they.
+  keepAliveTimeout: 90_000,
+};
+const FINISH_MS_MAX = 3000;
+
+/** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
+export async function serveHttp(
+  { listen, access: { tls } }: HttpServerOptions,
+  routes: Routes,
+  log: Log,
+): Promise<HttpServer> {
+  const answer = answerBy(new Map(Object.entries(routes)), log);
+  const secured = tls && createTlsServer({ ...LIMITS, ...contextOf(tls), ...clientsOf(tls) }, answer);
+  const server = secured ?? createServer(LIMITS, answer);
+  await listening(server, listen);
+  return {
+    // It listens on a port: only a pipe has a name.
+    address: formatAddress({ ...listen, port: (server.address() as AddressInfo).port }),
+    admit(next) {
+      if (next.tls) secured?.setSecureContext(contextOf(next.tls));
+    },
+    [Symbol.asyncDispose]: () => shutDown(server),
+  };
+}
+
+export function answerText(response: ServerResponse, status: number, text: string): void {
+  response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' }).end(text);
+}
+
+function answerBy(routes: ReadonlyMap<string, Handler>, log: Log) {
+  return (request: IncomingMessage, response: ServerResponse): void => {
+    // Nobody waits for a body.
+    request.resume();
+    const [path = ''] = (request.url ?? '').split('?', 1);
+    const handle = routes.get(path);
+    if (!handle) {
+      answerText(response, 404, `there is nothing here; there is ${[...routes.keys()].join(', ')}\n`);
+      return;
+    }
+    void answered(handle, request, response).catch((error: unknown) => {
+      log.error({ err: error, path }, 'an HTTP request failed');
+      if (response.headersSent) response.destroy();
+      else answerText(response, 500, 'internal error\n');
+    });
+  };
+}
+
+async function answered(handle: Handler, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  await handle(request, response);
+}
+
+function contextOf({ certificate, privateKey, clientCa }: TlsIdentity): SecureContextOptions {
+  return { cert: certificate, key: privateKey.reveal(), ca: clientCa };
+}
+
+/** Probes have no certificate, and are let in to where nothing is to be learnt. */
+function clientsOf({ clientCa }: TlsIdentity) {
+  return { requestCert: clientCa !== undefined, rejectUnauthorized: false };
+}
+
+function listening(server: Server, { host, port }: Address): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(new Error(`cannot listen on ${formatAddress({ host, port })}: ${error.message}`, { cause: error })),
+    );
+    server.listen(port, host, resolve);
+  });
+}
+
+async function shutDown(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  const timer = setTimeout(() => server.closeAllConnections(), FINISH_MS_MAX);
+  await closed;
+  clearTimeout(timer);
+}
