@@ -13,7 +13,10 @@ import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
 import { watchAccess } from './config/watch-access.js';
+import type { Parts } from './grpc/parts.js';
+import { RunningCalls } from './grpc/running-calls.js';
 import { type Server, serve } from './grpc/server.js';
+import { forwardAuthRoutes } from './http/forward-auth.js';
 import { healthRoutes } from './http/health.js';
 import { type HttpServer, serveHttp } from './http/server.js';
 import { systemRandom } from './keys/base62.js';
@@ -94,8 +97,10 @@ export async function start(
   const backlogExceeded = () => relay.backlogExceeded();
   const parts = { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded };
   const server = await opened(() => serve({ listen: settings.listen, access }, parts, log));
-  const http = await openedAfter(server, () => openHttp(settings, access, server, log));
+  let admitted: Access = access;
+  const http = await openedAfter(server, () => openHttp(settings, () => admitted, parts, server, log));
   const admit = (next: Access) => {
+    admitted = next;
     server.admit(next);
     http?.admit(next);
   };
@@ -144,11 +149,18 @@ async function openSink({ auditSink }: Settings, log: Log): Promise<ReadableSink
 /** Undefined where none is asked for. */
 async function openHttp(
   { httpListen: listen }: Settings,
-  access: Access,
+  access: () => Access,
+  parts: Parts,
   server: Server,
   log: Log,
 ): Promise<HttpServer | undefined> {
-  return listen && serveHttp({ listen, access }, healthRoutes(() => server.isReady()), log);
+  if (!listen) return undefined;
+  const running = new RunningCalls();
+  const routes = {
+    ...healthRoutes(() => server.isReady()),
+    ...forwardAuthRoutes(parts, { access, running, log }),
+  };
+  return serveHttp({ listen, access: access(), running }, routes, log);
 }
 
 async function checkKeyspaces(store: Store, keyspaces: ReadonlyMap<string, Keyspace>, clock: Clock): Promise<void> {

@@ -82,6 +82,12 @@ export const UNAVAILABLE: Answer = {
   ...inJson(503, 'service unavailable', [['retry-after', '1']]),
 };
 
+/** Where the gateway asked wrong, or something broke: it is its operator who must act. */
+export const MISCONFIGURED: Answer = { kind: 'refuse', ...inJson(500, 'internal error', []) };
+
+/** For a request with a header that an upstream would take for this service's. */
+export const FORGED: Answer = { kind: 'refuse', ...inJson(400, 'x-keyreeve headers are not for clients to send', []) };
+
 type Told = Pick<Extract<Answer, { kind: 'refuse' }>, 'status' | 'headers' | 'body'>;
 /** As RFC 6750, 3.1 names them. */
 type ChallengeError = 'invalid_token' | 'insufficient_scope';

@@ -50,7 +50,11 @@ function hasHttp(keyspace: Keyspace): keyspace is HttpKeyspace {
 function readTerms(fields: ReadonlyMap<string, string>, path: string): VerificationTerms | Refusal {
   for (const name of fields.keys()) {
     if (FIELDS.includes(name)) continue;
-    return refuseArgument('ROUTE_FIELD_UNKNOWN', path, `${path} may hold ${FIELDS.join(', ')} and nothing else`);
+    return refuseArgument(
+      'ROUTE_FIELD_UNKNOWN',
+      path,
+      `${path} may hold ${FIELDS.join(', ')}, each once, and nothing else`,
+    );
   }
   const id = fields.get(ORGANIZATION_ID);
   const organizationId = id === undefined ? undefined : parseOrganizationId(id);

@@ -34,9 +34,14 @@ const SET_OR_REMOVED = new Set(
 export function forgedNames(names: Iterable<string>): readonly string[] {
   let forged: Set<string> | undefined;
   for (const name of names) {
-    if (LIKE_OURS.test(name) && !SET_OR_REMOVED.has(name)) (forged ??= new Set()).add(name);
+    if (isLikeOurs(name) && !SET_OR_REMOVED.has(name)) (forged ??= new Set()).add(name);
   }
   return forged ? [...forged] : NONE;
+}
+
+/** Whether an upstream could take a header of this name, in lower case, for one of this service's. */
+export function isLikeOurs(name: string): boolean {
+  return LIKE_OURS.test(name);
 }
 
 const LIKE_OURS = /^x[^a-z0-9]keyreeve[^a-z0-9]/;

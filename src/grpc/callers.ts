@@ -12,26 +12,45 @@ import { orRefuse, Refused } from './errors.js';
 
 export type Keyspaces = ReadonlyMap<string, Keyspace>;
 
-/** What a call shows of who makes it. */
-export type Shows = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getAuthContext'>;
+/** What somebody who calls shows, whichever way the call came. */
+export interface Shows {
+  readonly token: string | undefined;
+  /** One that was checked when the connection began. */
+  readonly certificate: PeerCertificate | undefined;
+}
 
 /** @throws Refused CALLER_UNKNOWN */
-export type Authenticate = (call: Shows) => Caller;
+export type Authenticate<Carrier> = (call: Carrier) => Caller;
 
-/** @param callersNow undefined: everyone is the caller `local`, whatever they show */
-export function authenticateBy(callersNow: () => Callers | undefined, now: () => Date): Authenticate {
+/**
+ * @param show reads what a call shows; throws `Refused` CALLER_UNKNOWN where that cannot be read
+ * @param callersNow undefined: everyone is the caller `local`, whatever they show
+ */
+export function authenticateBy<Carrier>(
+  show: (call: Carrier) => Shows,
+  callersNow: () => Callers | undefined,
+  now: () => Date,
+): Authenticate<Carrier> {
   return (call) => {
     const callers = callersNow();
     if (!callers) return LOCAL_CALLER;
-    const [header, ...more] = call.metadata.get('authorization');
-    const token = typeof header === 'string' && more.length === 0 ? BEARER.exec(header)?.[1] : undefined;
-    if (header !== undefined && token === undefined) throw new Refused({ refused: 'CALLER_UNKNOWN' });
-    const { sslPeerCertificate } = call.getAuthContext();
-    const certificateNames = sslPeerCertificate ? namesIn(sslPeerCertificate, now()) : [];
+    const { token, certificate } = show(call);
+    const certificateNames = certificate ? namesIn(certificate, now()) : [];
     const caller = findCaller(callers, { certificateNames, ...(token !== undefined && { token }) });
     if (!caller) throw new Refused({ refused: 'CALLER_UNKNOWN' });
     return caller;
   };
+}
+
+/** What shows, of a call over gRPC, who makes it. */
+export type GrpcCarrier = Pick<ServerUnaryCall<unknown, unknown>, 'metadata' | 'getAuthContext'>;
+
+/** @throws Refused CALLER_UNKNOWN for anything but one bearer token, or none */
+export function shownOverGrpc(call: GrpcCarrier): Shows {
+  const [header, ...more] = call.metadata.get('authorization');
+  const token = typeof header === 'string' && more.length === 0 ? BEARER.exec(header)?.[1] : undefined;
+  if (header !== undefined && token === undefined) throw new Refused({ refused: 'CALLER_UNKNOWN' });
+  return { token, certificate: call.getAuthContext().sslPeerCertificate };
 }
 
 /**
@@ -50,6 +69,7 @@ function namesIn({ subjectaltname, valid_to }: PeerCertificate, now: Date): read
 
 const BEARER = /^bearer +(\S+)$/i;
 
+/** Those of the API, and `ForwardAuth`, which comes over HTTP. */
 export type CallName = keyof typeof ALLOWED_ROLES;
 
 // Whoever is not named here is denied.
@@ -63,6 +83,7 @@ const ALLOWED_ROLES = {
   VerifyKey: ['verifier', 'admin'],
   BatchVerifyKeys: ['verifier', 'admin'],
   Check: ['verifier', 'admin'],
+  ForwardAuth: ['verifier', 'admin'],
   ImportKeys: ['admin'],
   GetOrganization: ['provisioner', 'auditor', 'admin'],
   UpdateOrganization: ['admin'],

@@ -9,74 +9,22 @@ import {
 import type { AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
 import { type CheckRequest, CheckResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
 import type { Answer, Header } from '../gateway/answer.js';
-import { judgeRequestBy } from '../gateway/judge-request.js';
 import type { RequestHeaders } from '../gateway/request-headers.js';
-import { readRoute, type Route } from '../gateway/route.js';
 import { upstreamHeadersOf } from '../gateway/upstream-headers.js';
-import { isRefusal, type Refusal } from '../keys/refusal.js';
 import type { Log } from '../log.js';
-import { findKeyspace, sees } from './callers.js';
-import { Refused } from './errors.js';
+import { judgeForGateway } from './judge-for-gateway.js';
 import type { Parts } from './parts.js';
-import type { Call, Facts, Unary } from './unary.js';
+import type { Unary } from './unary.js';
 
-export function handleCheck({ keyspaces, ...parts }: Parts, log: Log): Unary<CheckRequest, Answer> {
-  const judge = judgeRequestBy(parts);
-  const warn = warnOnce(log);
+export function handleCheck(parts: Parts, log: Log): Unary<CheckRequest, Answer> {
+  const judge = judgeForGateway(parts, 'attributes.context_extensions', log);
   return ({ attributes }, call) => {
-    const { caller, deadline } = call;
     const fields = attributes?.contextExtensions ?? NO_FIELDS;
-    const route = readRoute(fields, PATH, (name) => findKeyspace(name, caller, keyspaces));
-    if (isRefusal(route)) {
-      warn(call, route);
-      throw new Refused(route);
-    }
-    const answer = judge(
-      {
-        keyspace: route.keyspace,
-        terms: route.terms,
-        caller: caller.name,
-        headers: toRequestHeaders(attributes?.request?.http),
-        sees: (organization) => sees(caller, organization),
-        report: (error) => void call.report(error),
-      },
-      deadline,
-    );
-    return answer instanceof Promise ? answer.then((one) => noted(one, route, call)) : noted(answer, route, call);
+    return judge({ fields, headers: toRequestHeaders(attributes?.request?.http) }, call);
   };
-}
-
-function noted(answer: Answer, { keyspace }: Route, call: Call): Answer {
-  const { decision, key } = answer;
-  const facts: Facts = { keyspace: keyspace.name };
-  if (decision) facts.decision = decision;
-  if (key) facts.key_id = key.keyId;
-  call.note(facts);
-  return answer;
 }
 
 const NO_FIELDS: ReadonlyMap<string, string> = new Map();
-const PATH = 'attributes.context_extensions';
-const MISTAKES_MAX = 1000;
-
-/**
- * Each mistake of a gateway's configuration once: it comes with every request of its route, and whoever configures it must
- * hear of it.
- */
-function warnOnce(log: Log): (call: Call, refusal: Refusal) => void {
-  const told = new Set<string>();
-  return ({ caller }, refusal) => {
-    const mistake = {
-      caller: caller.name,
-      reason: refusal.refused,
-      ...('message' in refusal && { rule: refusal.message }),
-    };
-    const text = JSON.stringify(mistake);
-    if (told.size >= MISTAKES_MAX || told.has(text)) return;
-    told.add(text);
-    log.warn(mistake, 'a gateway checks a route that is configured wrong, and lets nobody in there');
-  };
-}
 
 /** Envoy's list has repeated headers apart, but for some that it joins; its map has all of them joined. */
 function toRequestHeaders(http: AttributeContext_HttpRequest | undefined): RequestHeaders {

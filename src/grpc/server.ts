@@ -11,7 +11,7 @@ import { AuditServiceService, type AuditServiceServer } from '../gen/keyreeve/v1
 import { KeyServiceService, type KeyServiceServer } from '../gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService, type OrganizationServiceServer } from '../gen/keyreeve/v1/organization_service.js';
 import type { Log } from '../log.js';
-import { authenticateBy } from './callers.js';
+import { authenticateBy, shownOverGrpc } from './callers.js';
 import { handleBatchVerifyKeys, serializeBatch } from './batch-verify-keys.js';
 import { handleCheck, serializeAnswer } from './check.js';
 import { handleCreateKey } from './create-key.js';
@@ -78,6 +78,7 @@ export async function serve({ listen, access }: ServerOptions, parts: Parts, log
   const server = new GrpcServer({ ...LIMITS, interceptors: [running.interceptor] });
   addCalls(server, parts, {
     authenticate: authenticateBy(
+      shownOverGrpc,
       () => callers,
       () => clock.now(),
     ),

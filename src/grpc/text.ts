@@ -13,8 +13,8 @@ export function checkText(request: object): ArgumentRefusal | undefined {
   return field === undefined ? undefined : notUtf8(field);
 }
 
-// Of ImportKeysRequest, BatchVerifyKeysRequest and CheckRequest.
-const LEFT_OUT = new Set(['keys', 'requests', 'attributes']);
+// Of ImportKeysRequest, BatchVerifyKeysRequest, CheckRequest, and of a gateway that asks over HTTP.
+const LEFT_OUT = new Set(['keys', 'requests', 'attributes', 'fields']);
 
 /** Whether there may be one: quick, and asked of each request, of which hardly one has it. */
 function holdsReplacement(value: unknown, isRequest = false): boolean {

@@ -2,12 +2,12 @@
  * Around every call: who asks and whether its role allows the call, until when the answer is wanted, one line in the
  * log, and errors that a client can act on. Nothing that a handler throws goes further than here.
  */
-import { type handleUnaryCall, type ServerUnaryCall, status } from '@grpc/grpc-js';
+import { type handleUnaryCall, status } from '@grpc/grpc-js';
 
 import type { Caller } from '../config/callers.js';
 import { type Clock, Deadline } from '../keys/clock.js';
 import type { Log } from '../log.js';
-import { type Authenticate, type CallName, permitRole } from './callers.js';
+import { type Authenticate, type CallName, type GrpcCarrier, permitRole } from './callers.js';
 import { type ErrorAnswer, orRefuse, ShuttingDown, toErrorAnswer, Unwanted } from './errors.js';
 import type { RunningCalls } from './running-calls.js';
 import { checkText } from './text.js';
@@ -39,8 +39,9 @@ export interface Facts {
  */
 export type Unary<Request, Response> = (request: Request, call: Call) => Response | Promise<Response>;
 
-export interface Around {
-  readonly authenticate: Authenticate;
+/** @template Carrier what brought the call, and shows who makes it */
+export interface Around<Carrier = GrpcCarrier> {
+  readonly authenticate: Authenticate<Carrier>;
   readonly clock: Clock;
   readonly running: RunningCalls;
   readonly log: Log;
@@ -52,13 +53,20 @@ const CALL_MS_MAX = 30_000;
 const ANSWER_SHARE = 0.1;
 const ANSWER_MS_MAX = 100;
 
-const VERIFICATIONS: ReadonlySet<CallName> = new Set(['VerifyKey', 'BatchVerifyKeys', 'Check']);
+const VERIFICATIONS: ReadonlySet<CallName> = new Set(['VerifyKey', 'BatchVerifyKeys', 'Check', 'ForwardAuth']);
 
-export function unary<Request extends object, Response>(
+/** A call as it came, of a request and with a deadline on the wall clock. */
+export interface Incoming<Request> {
+  readonly request: Request;
+  readonly cancelled: boolean;
+  getDeadline(): Date | number;
+}
+
+export function unary<Request extends object, Response, Carrier>(
   name: CallName,
   handle: Unary<Request, Response>,
-  around: Around,
-): handleUnaryCall<Request, Response> {
+  around: Around<Carrier>,
+): (rpc: Incoming<Request> & Carrier, respond: Respond<Response>) => void {
   const { running } = around;
   const level: Level = VERIFICATIONS.has(name) ? 'debug' : 'info';
 
@@ -145,11 +153,11 @@ class Unfinished<Response> {
 type CallFacts = Facts & { caller?: string };
 
 /** @throws Refused, ShuttingDown, Unwanted */
-function letIn<Request extends object, Response>(
+function letIn<Request extends object, Response, Carrier>(
   name: CallName,
-  rpc: ServerUnaryCall<Request, Response>,
+  rpc: Incoming<Request> & Carrier,
   unfinished: Unfinished<Response>,
-  { authenticate, clock, running }: Around,
+  { authenticate, clock, running }: Around<Carrier>,
 ): Call {
   if (running.ending) throw new ShuttingDown();
   const caller = authenticate(rpc);

@@ -6,6 +6,7 @@ import type { SecureContextOptions } from 'node:tls';
 
 import type { Access, TlsIdentity } from '../config/access.js';
 import { type Address, formatAddress } from '../config/address.js';
+import type { RunningCalls } from '../grpc/running-calls.js';
 import type { Log } from '../log.js';
 
 /** By path, without the query. Whatever a handler throws before it has answered is answered as a fault of the service. */
@@ -16,6 +17,8 @@ export interface HttpServerOptions {
   readonly listen: Address;
   /** With `tls` it listens with that alone; a client's certificate is asked for, and a handler says who needs one. */
   readonly access: Pick<Access, 'tls'>;
+  /** What the routes have begun and not answered yet. */
+  readonly running: RunningCalls;
 }
 
 /** Disposing it closes what is idle, lets running requests finish, and takes 3 seconds at most. */
@@ -35,16 +38,21 @@ const LIMITS: ServerOptions = {
   keepAliveTimeout: 90_000,
 };
 const FINISH_MS_MAX = 3000;
+// For the last answers to leave.
+const FLUSH_MS = 500;
+const SWEEP_MS = 50;
 
 /** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
 export async function serveHttp(
-  { listen, access: { tls } }: HttpServerOptions,
+  { listen, access: { tls }, running }: HttpServerOptions,
   routes: Routes,
   log: Log,
 ): Promise<HttpServer> {
   const answer = answerBy(new Map(Object.entries(routes)), log);
   const secured = tls && createTlsServer({ ...LIMITS, ...contextOf(tls), ...clientsOf(tls) }, answer);
   const server = secured ?? createServer(LIMITS, answer);
+  // Bounded by their size. Beyond a number they would be dropped, and a gateway's client could hide one so.
+  server.maxHeadersCount = 0;
   await listening(server, listen);
   return {
     // It listens on a port: only a pipe has a name.
@@ -52,12 +60,13 @@ export async function serveHttp(
     admit(next) {
       if (next.tls) secured?.setSecureContext(contextOf(next.tls));
     },
-    [Symbol.asyncDispose]: () => shutDown(server),
+    [Symbol.asyncDispose]: () => shutDown(server, running),
   };
 }
 
 export function answerText(response: ServerResponse, status: number, text: string): void {
-  response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' }).end(text);
+  const headers = { 'content-type': 'text/plain; charset=utf-8', 'cache-control': 'no-store' };
+  response.writeHead(status, headers).end(text);
 }
 
 function answerBy(routes: ReadonlyMap<string, Handler>, log: Log) {
@@ -100,9 +109,15 @@ function listening(server: Server, { host, port }: Address): Promise<void> {
   });
 }
 
-async function shutDown(server: Server): Promise<void> {
+/** What comes on an open connection is still answered: a gateway has nobody else to ask, and would turn its client away. */
+async function shutDown(server: Server, running: RunningCalls): Promise<void> {
+  server.prependListener('request', (_request, response: ServerResponse) => response.setHeader('connection', 'close'));
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  const timer = setTimeout(() => server.closeAllConnections(), FINISH_MS_MAX);
+  const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_MS);
+  const cutOff = setTimeout(() => running.cutOff(), FINISH_MS_MAX - FLUSH_MS);
+  const over = setTimeout(() => server.closeAllConnections(), FINISH_MS_MAX);
   await closed;
-  clearTimeout(timer);
+  clearInterval(sweep);
+  clearTimeout(cutOff);
+  clearTimeout(over);
 }

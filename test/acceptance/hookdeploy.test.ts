@@ -3,7 +3,7 @@ import { beforeAll, expect, test } from 'vitest';
 import { Key, KeyState } from '../../src/gen/keyreeve/v1/key.js';
 import { ImportKeysItem, type VerifyKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
-import type { HttpResponse } from '../support/envoy.js';
+import type { HttpResponse } from '../support/gateway.js';
 import {
   aUser,
   bearer,

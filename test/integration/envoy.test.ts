@@ -25,15 +25,16 @@ import {
   UpdateKeyRequest,
 } from '../../src/gen/keyreeve/v1/key_service.js';
 import { call } from '../support/call.js';
-import { type Envoy, type HttpResponse, startEnvoy } from '../support/envoy.js';
+import { startEnvoy } from '../support/envoy.js';
 import { freePort } from '../support/free-port.js';
+import type { Gateway, HttpResponse } from '../support/gateway.js';
 import { toldBy, withToken } from '../support/grpc-server.js';
 import { makeGuardedFolder } from '../support/guard.js';
 import { neverIssued, secretOf } from '../support/product.js';
 import { type Service, startService } from '../support/service.js';
 
 let service: Service;
-let envoy: Envoy;
+let envoy: Gateway;
 beforeAll(async () => {
   service = await startService();
   envoy = await startEnvoy(service.address);
@@ -95,7 +96,7 @@ describe('what the upstream is told', () => {
     { by: 'the check alone', change: withoutStripping },
     { by: 'the check alone, with headers as a list', change: (example: string) => asList(withoutStripping(example)) },
   ])('forged headers are stripped by $by', ({ change }) => {
-    let own: Envoy;
+    let own: Gateway;
     beforeAll(async () => {
       own = await startEnvoy(service.address, change);
     });
@@ -171,7 +172,7 @@ describe.each([
   { form: 'as a map', change: (example: string) => example },
   { form: 'as a list', change: asList },
 ])('a credential that could be meant in two ways is refused, with headers $form', ({ change }) => {
-  let own: Envoy;
+  let own: Gateway;
   let bearer: string;
   let apiKey: string;
   let pair: { clientId: string; secret: string };

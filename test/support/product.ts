@@ -41,7 +41,8 @@ import type { Timestamp } from '../../src/gen/google/protobuf/timestamp.js';
 import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential } from '../../src/keys/credential.js';
 import { call } from './call.js';
-import { type Envoy, type HttpResponse, startEnvoy } from './envoy.js';
+import { startEnvoy } from './envoy.js';
+import type { Gateway, HttpResponse } from './gateway.js';
 import { toldBy } from './grpc-server.js';
 import { inOwnDatabase } from './mongodb-store.js';
 import { type Service, type ServiceSettings, startService } from './service.js';
@@ -94,7 +95,7 @@ export class Product {
   readonly #actor: Actor;
   #service: Service | undefined;
   #organizations: OrganizationServiceClient | undefined;
-  #envoy: Promise<Envoy> | undefined;
+  #envoy: Promise<Gateway> | undefined;
 
   constructor(keyspace: string, actor: Actor) {
     this.#keyspace = keyspace;
@@ -140,7 +141,7 @@ export class Product {
     return (await this.#gateway()).get(this.#keyspace, lines, path);
   }
 
-  #gateway(): Promise<Envoy> {
+  #gateway(): Promise<Gateway> {
     return (this.#envoy ??= startEnvoy(this.#running().address));
   }
 
