@@ -31,7 +31,7 @@ export function toAsk<Fields extends object>(
   method: string,
   request: MutationRequest,
   tenant: Tenant,
-  { caller }: Pick<Call, 'caller'>,
+  { caller, traceparent }: Pick<Call, 'caller' | 'traceparent'>,
   parse: () => Fields,
 ): Fields & { readonly mutation: Mutation } {
   permitChange(tenant);
@@ -42,6 +42,7 @@ export function toAsk<Fields extends object>(
     organization: tenant.organization,
     caller: caller.name,
     actor,
+    ...(traceparent !== undefined && { traceparent }),
     ...(requestId !== undefined && { request: { method, requestId, hash: requestHash({ actor, ...fields }) } }),
   };
   return { ...fields, mutation };
@@ -54,7 +55,7 @@ export function toAsk<Fields extends object>(
 export function openChange<R extends OrganizationRef & MutationRequest, Fields extends object>(
   method: string,
   request: R,
-  call: Pick<Call, 'caller' | 'note'>,
+  call: Pick<Call, 'caller' | 'traceparent' | 'note'>,
   keyspaces: Keyspaces,
   parse: (request: R) => Fields,
 ): Tenant & { readonly ask: Fields & { readonly mutation: Mutation } } {

@@ -4,6 +4,7 @@ import type { Peppers } from '../keys/pepper.js';
 import type { Store } from '../store/port.js';
 import type { Verifier } from '../verify/verifier.js';
 import type { Keyspaces } from './callers.js';
+import type { ObserveCalls } from './unary.js';
 
 /** What the calls are made of. */
 export interface Parts {
@@ -15,4 +16,6 @@ export interface Parts {
   readonly peppers: Peppers;
   /** Whether too many events wait for the audit sink to let anything be created or widened. */
   readonly backlogExceeded: () => boolean;
+  /** Absent: nobody counts the calls. */
+  readonly observe?: ObserveCalls;
 }

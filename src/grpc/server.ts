@@ -27,6 +27,7 @@ import { handleRevokeKey } from './revoke-key.js';
 import { handleRotateKey } from './rotate-key.js';
 import { ReloadableTls } from './reloadable-tls.js';
 import { RunningCalls } from './running-calls.js';
+import { readTrace } from './trace.js';
 import { type Around, unary } from './unary.js';
 import { handleUpdateKey } from './update-key.js';
 import { handleUpdateOrganization } from './update-organization.js';
@@ -72,7 +73,7 @@ const FLUSH_MS = 1000;
 
 /** @throws Error where the certificate cannot be used, or that names the address where it cannot listen there */
 export async function serve({ listen, access }: ServerOptions, parts: Parts, log: Log): Promise<Server> {
-  const { store, clock } = parts;
+  const { store, clock, observe = () => () => undefined } = parts;
   let { callers } = access;
   const running = new RunningCalls();
   const server = new GrpcServer({ ...LIMITS, interceptors: [running.interceptor] });
@@ -82,9 +83,11 @@ export async function serve({ listen, access }: ServerOptions, parts: Parts, log
       () => callers,
       () => clock.now(),
     ),
+    traceOf: ({ metadata }) => readTrace(metadata.get('traceparent')),
     clock,
     running,
     log,
+    observe,
   });
   addReflection(server);
   const tls = access.tls && new ReloadableTls(access.tls);

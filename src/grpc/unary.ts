@@ -11,11 +11,14 @@ import { type Authenticate, type CallName, type GrpcCarrier, permitRole } from '
 import { type ErrorAnswer, orRefuse, ShuttingDown, toErrorAnswer, Unwanted } from './errors.js';
 import type { RunningCalls } from './running-calls.js';
 import { checkText } from './text.js';
+import type { Trace } from './trace.js';
 
 /** A call that was let in. */
 export interface Call {
   readonly caller: Caller;
   readonly deadline: Deadline;
+  /** Of the trace that the call is part of, as its caller says; undefined: of none. */
+  readonly traceparent: string | undefined;
   /** Names what the call is about in its line of the log: only what was looked up, never what was sent. */
   note(facts: Facts): void;
   /**
@@ -42,10 +45,19 @@ export type Unary<Request, Response> = (request: Request, call: Call) => Respons
 /** @template Carrier what brought the call, and shows who makes it */
 export interface Around<Carrier = GrpcCarrier> {
   readonly authenticate: Authenticate<Carrier>;
+  /** Asked only where the trace is told of: most verifications are neither logged nor change anything. */
+  readonly traceOf: (call: Carrier) => Trace | undefined;
   readonly clock: Clock;
   readonly running: RunningCalls;
   readonly log: Log;
+  readonly observe: ObserveCalls;
 }
+
+/** Answers, for a call by its name, what is told of each time that it was answered. */
+export type ObserveCalls = (name: CallName) => ObserveCall;
+
+/** @param caller undefined where nobody known had called */
+export type ObserveCall = (caller: string | undefined, code: status, ms: number) => void;
 
 // For a client that sets no deadline: nothing may hold on to memory and connections for ever.
 const CALL_MS_MAX = 30_000;
@@ -69,9 +81,10 @@ export function unary<Request extends object, Response, Carrier>(
 ): (rpc: Incoming<Request> & Carrier, respond: Respond<Response>) => void {
   const { running } = around;
   const level: Level = VERIFICATIONS.has(name) ? 'debug' : 'info';
+  const telling = { name, level, observe: around.observe(name) };
 
   return (rpc, respond) => {
-    const unfinished = new Unfinished<Response>(name, level, respond, around);
+    const unfinished = new Unfinished<Response, Carrier>(telling, rpc, respond, around);
     try {
       const answered = handle(rpc.request, letIn(name, rpc, unfinished, around));
       if (answered instanceof Promise) running.add(unfinished.settle(running.orCutOff(answered)));
@@ -85,18 +98,29 @@ export function unary<Request extends object, Response, Carrier>(
 type Respond<Response> = Parameters<handleUnaryCall<unknown, Response>>[1];
 type Level = 'debug' | 'info';
 
+interface Telling {
+  readonly name: CallName;
+  readonly level: Level;
+  readonly observe: ObserveCall;
+}
+
 /** A call that has no answer yet. */
-class Unfinished<Response> {
+class Unfinished<Response, Carrier> {
   readonly facts: CallFacts = {};
-  readonly #name: CallName;
-  readonly #level: Level;
+  readonly #telling: Telling;
+  readonly #rpc: Carrier;
   readonly #respond: Respond<Response>;
-  readonly #around: Pick<Around, 'clock' | 'log'>;
+  readonly #around: Pick<Around<Carrier>, 'traceOf' | 'clock' | 'log'>;
   readonly #begunMs: number;
 
-  constructor(name: CallName, level: Level, respond: Respond<Response>, around: Pick<Around, 'clock' | 'log'>) {
-    this.#name = name;
-    this.#level = level;
+  constructor(
+    telling: Telling,
+    rpc: Carrier,
+    respond: Respond<Response>,
+    around: Pick<Around<Carrier>, 'traceOf' | 'clock' | 'log'>,
+  ) {
+    this.#telling = telling;
+    this.#rpc = rpc;
     this.#respond = respond;
     this.#around = around;
     this.#begunMs = around.clock.monotonicMs();
@@ -114,8 +138,10 @@ class Unfinished<Response> {
   /** @throws whatever the log or the transport does */
   succeed(response: Response): void {
     const { log } = this.#around;
-    if (log.isLevelEnabled(this.#level)) log[this.#level](this.#line({}), 'call');
+    const { level } = this.#telling;
+    if (log.isLevelEnabled(level)) log[level](this.#line({}), 'call');
     this.#respond(null, response);
+    this.#observe(status.OK);
   }
 
   /** Never throws. */
@@ -123,20 +149,29 @@ class Unfinished<Response> {
     try {
       const { code, details, metadata } = this.report(error, 'call');
       this.#respond({ code, details, metadata });
+      this.#observe(code);
     } catch {
       this.#giveUp();
     }
   }
 
+  get trace(): Trace | undefined {
+    return this.#around.traceOf(this.#rpc);
+  }
+
   report(error: unknown, message: string): ErrorAnswer {
     const answer = toErrorAnswer(error);
     const { reason, isFault } = answer;
-    this.#around.log[levelOf(answer, this.#level)](this.#line({ reason, ...(isFault && { err: error }) }), message);
+    this.#around.log[levelOf(answer, this.#telling.level)](
+      this.#line({ reason, ...(isFault && { err: error }) }),
+      message,
+    );
     return answer;
   }
 
   /** The log or the transport is broken. A client that hears nothing would wait for its deadline. */
   #giveUp(): void {
+    this.#observe(status.INTERNAL);
     try {
       this.#respond({ code: status.INTERNAL, details: 'internal error' });
     } catch {
@@ -144,9 +179,20 @@ class Unfinished<Response> {
     }
   }
 
+  /** Never throws. */
+  #observe(code: status): void {
+    this.#telling.observe(this.facts.caller, code, this.#around.clock.monotonicMs() - this.#begunMs);
+  }
+
   #line(outcome: object): object {
-    const { clock } = this.#around;
-    return { call: this.#name, ...this.facts, ...outcome, ms: msSince(this.#begunMs, clock) };
+    const { trace } = this;
+    return {
+      call: this.#telling.name,
+      ...this.facts,
+      ...outcome,
+      ...(trace && { trace_id: trace.traceId, span_id: trace.spanId }),
+      ms: Math.round((this.#around.clock.monotonicMs() - this.#begunMs) * 100) / 100,
+    };
   }
 }
 
@@ -156,7 +202,7 @@ type CallFacts = Facts & { caller?: string };
 function letIn<Request extends object, Response, Carrier>(
   name: CallName,
   rpc: Incoming<Request> & Carrier,
-  unfinished: Unfinished<Response>,
+  unfinished: Unfinished<Response, Carrier>,
   { authenticate, clock, running }: Around<Carrier>,
 ): Call {
   if (running.ending) throw new ShuttingDown();
@@ -173,18 +219,22 @@ class LetIn implements Call {
   readonly caller: Caller;
   readonly deadline: Deadline;
   readonly #rpc: { readonly cancelled: boolean };
-  readonly #unfinished: Pick<Unfinished<never>, 'facts' | 'report'>;
+  readonly #unfinished: Pick<Unfinished<never, never>, 'facts' | 'trace' | 'report'>;
 
   constructor(
     rpc: { readonly cancelled: boolean },
     caller: Caller,
     deadline: Deadline,
-    unfinished: Pick<Unfinished<never>, 'facts' | 'report'>,
+    unfinished: Pick<Unfinished<never, never>, 'facts' | 'trace' | 'report'>,
   ) {
     this.#rpc = rpc;
     this.caller = caller;
     this.deadline = deadline;
     this.#unfinished = unfinished;
+  }
+
+  get traceparent(): string | undefined {
+    return this.#unfinished.trace?.traceparent;
   }
 
   note(facts: Facts): void {
@@ -213,8 +263,4 @@ function deadlineOf(rpc: { getDeadline(): Date | number }, clock: Clock): Deadli
 function levelOf({ code, isFault }: Pick<ErrorAnswer, 'code' | 'isFault'>, level: 'debug' | 'info') {
   if (code === status.INTERNAL) return 'error';
   return isFault && level === 'info' ? 'warn' : level;
-}
-
-function msSince(begunMs: number, clock: Clock): number {
-  return Math.round((clock.monotonicMs() - begunMs) * 100) / 100;
 }

@@ -18,6 +18,7 @@ import { Refused } from '../grpc/errors.js';
 import { type Asked, judgeForGateway } from '../grpc/judge-for-gateway.js';
 import type { Parts } from '../grpc/parts.js';
 import type { RunningCalls } from '../grpc/running-calls.js';
+import { readTrace } from '../grpc/trace.js';
 import { type Incoming, unary } from '../grpc/unary.js';
 import type { Log } from '../log.js';
 import type { Handler, Routes } from './server.js';
@@ -36,10 +37,10 @@ export interface ForwardAuthOptions {
  * `X-Keyreeve-Token`: `Authorization` is its client's.
  */
 export function forwardAuthRoutes(
-  parts: Pick<Parts, 'verify' | 'keyspaces' | 'clock'>,
+  parts: Pick<Parts, 'verify' | 'keyspaces' | 'clock' | 'observe'>,
   { access, running, log }: ForwardAuthOptions,
 ): Routes {
-  const { clock } = parts;
+  const { clock, observe = () => () => undefined } = parts;
   const known = authenticateBy(
     shownOverHttp,
     () => access().callers,
@@ -56,7 +57,14 @@ export function forwardAuthRoutes(
     'ForwardAuth',
     // A gateway like these cannot be told to remove a header.
     (asked, call) => (isForged(asked.headers) ? FORGED : judge(asked, call)),
-    { authenticate, clock, running, log },
+    {
+      authenticate,
+      traceOf: ({ headers }) => readTrace(headers.valuesOf('traceparent')),
+      clock,
+      running,
+      log,
+      observe,
+    },
   );
   const answeredBy =
     (send: Send): Handler =>

@@ -18,6 +18,8 @@ export interface CloudEvent {
   subject: string;
   time: string;
   datacontenttype: 'application/json';
+  /** CloudEvents' extension for distributed tracing. */
+  traceparent?: string;
   data: CloudEventData;
 }
 
@@ -144,6 +146,7 @@ function toEnvelope(
     subject: key ? `${path}/${key.keyId}` : path,
     time: place.time.toISOString(),
     datacontenttype: 'application/json',
+    ...(mutation.traceparent !== undefined && { traceparent: mutation.traceparent }),
     data: {
       keyspace: mutation.organization.keyspace,
       organization_id: mutation.organization.organizationId,

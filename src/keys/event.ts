@@ -35,6 +35,8 @@ export interface Mutation {
   /** The authenticated service's name in the policy. */
   readonly caller: string;
   readonly actor: Actor;
+  /** W3C Trace Context's, of version 00; absent where the call was part of no trace. It makes no request another one. */
+  readonly traceparent?: string;
   /** Absent where the caller gave none: then a repeat is a new request. */
   readonly request?: RequestIdentity;
 }

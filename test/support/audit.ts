@@ -23,7 +23,13 @@ import {
   SOURCE,
 } from './domain.js';
 
-/** An organization's first events, as the rules make them: a key is created, then revoked, then another. */
+/** Of W3C Trace Context's own examples. */
+export const TRACEPARENT = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+
+/**
+ * An organization's first events, as the rules make them: a key is created, then revoked, then another. The revocations are
+ * part of a trace, the creations of none, as were all before there were traces.
+ */
 export function makeChain(count: number, organization: OrganizationRef = acme, source = SOURCE): AuditEvent[] {
   const mutation = aMutation({ organization });
   let state = { organization: newOrganization(organization), selected: [] as Key[], listed: [] };
@@ -32,7 +38,14 @@ export function makeChain(count: number, organization: OrganizationRef = acme, s
     const [key] = state.selected;
     const change = key
       ? granted(
-          revokeKey(state, askingToRevoke({ mutation, selector: { by: 'key_id', keyId: key.keyId } }), drawToRevoke()),
+          revokeKey(
+            state,
+            askingToRevoke({
+              mutation: { ...mutation, traceparent: TRACEPARENT },
+              selector: { by: 'key_id', keyId: key.keyId },
+            }),
+            drawToRevoke(),
+          ),
         )
       : granted(createKey(state, askingToCreate({ mutation }), aKeyspace(), drawToCreate(aKeyspace())));
     const commit = toCommit(state, change, source);

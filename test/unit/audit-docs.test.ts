@@ -25,7 +25,7 @@ import { newOrganization, type OrganizationRef } from '../../src/keys/organizati
 import { keysNamed, reconcile } from '../../src/keys/reconcile.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { revokeKey } from '../../src/keys/revoke-key.js';
-import { edit, makeChain, rewrite, silentLog } from '../support/audit.js';
+import { edit, makeChain, rewrite, silentLog, TRACEPARENT } from '../support/audit.js';
 import { acme, aKeyspace, aMutation, drawToCreate, drawToRevoke, noon, SOURCE } from '../support/domain.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
 import { Model } from '../support/model.js';
@@ -116,6 +116,15 @@ describe('the schema', () => {
     ];
     for (const place of places) expect([added(created, place), added(revoked, place)]).toEqual([false, false]);
     expect(added(revoked, ({ data }) => data.before)).toBe(false);
+  });
+
+  test('takes a traceparent as the rules let it in, and no other', () => {
+    const [created, revoked] = makeChain(2).map(({ cloudEvent }) => JSON.parse(cloudEvent) as CloudEvent);
+    expect(created).not.toHaveProperty('traceparent');
+    expect(revoked?.traceparent).toBe(TRACEPARENT);
+    for (const wrong of ['', TRACEPARENT.toUpperCase(), TRACEPARENT.replace(/^00/, '01')]) {
+      expect(isValid({ ...revoked, traceparent: wrong })).toBe(false);
+    }
   });
 
   test.each(['id', 'source', 'type', 'subject', 'time', 'data'])('turns down an event without %s', (name) => {
@@ -275,6 +284,7 @@ interface Changed {
   readonly source?: string;
   readonly actorId: string;
   readonly requestId?: string | undefined;
+  readonly traceparent?: string | undefined;
   readonly name: string;
   readonly type: string;
   readonly scopes: readonly string[];
@@ -294,6 +304,7 @@ const words = (maxLength: number) => fc.string({ maxLength, unit: 'grapheme' });
 const changes: fc.Arbitrary<Changed> = fc.record({
   actorId: words(200).filter((id) => id !== ''),
   requestId: fc.option(fc.stringMatching(/^[!-~]{1,128}$/), { nil: undefined }),
+  traceparent: fc.option(fc.constantFrom(TRACEPARENT, TRACEPARENT.replace(/01$/, 'ff')), { nil: undefined }),
   name: words(100),
   type: fc.constantFrom('', 'GENERIC'),
   scopes: fc.uniqueArray(fc.stringMatching(/^[A-Za-z0-9._:/*-]{1,100}$/), { maxLength: 20 }),
@@ -308,12 +319,13 @@ const changes: fc.Arbitrary<Changed> = fc.record({
 
 /** The events of a key that is created and revoked, as the rules make them. */
 function makeEvents(change: Changed): AuditEvent[] {
-  const { organization = acme, source = SOURCE, eventIds, times, requestId } = change;
+  const { organization = acme, source = SOURCE, eventIds, times, requestId, traceparent } = change;
   const keyspace = aKeyspace({
     name: organization.keyspace,
     types: change.type === '' ? { allowed: [] } : { allowed: [change.type], default: change.type },
   });
-  const mutation: Mutation = aMutation({ organization, actor: { type: 'USER', id: change.actorId } });
+  const actor = { type: 'USER' as const, id: change.actorId };
+  const mutation: Mutation = aMutation({ organization, actor, ...(traceparent !== undefined && { traceparent }) });
   const request = requestId !== undefined && { request: { method: 'CreateKey', requestId, hash: '0'.repeat(64) } };
   const drawn = drawToCreate(keyspace);
   const state = { organization: newOrganization(organization), selected: [] as Key[], listed: [] };

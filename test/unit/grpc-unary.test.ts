@@ -2,13 +2,15 @@ import { Metadata, type ServerUnaryCall, status } from '@grpc/grpc-js';
 import { describe, expect, test } from 'vitest';
 
 import { LOCAL_CALLER } from '../../src/config/callers.js';
-import type { CallName } from '../../src/grpc/callers.js';
+import type { Authenticate, CallName, GrpcCarrier } from '../../src/grpc/callers.js';
 import { Refused } from '../../src/grpc/errors.js';
 import { RunningCalls } from '../../src/grpc/running-calls.js';
-import { type Unary, unary } from '../../src/grpc/unary.js';
+import { readTrace } from '../../src/grpc/trace.js';
+import { type Around, type ObserveCalls, type Unary, unary } from '../../src/grpc/unary.js';
 import { systemClock } from '../../src/keys/clock.js';
 import { createLog, type Log } from '../../src/log.js';
 import { StoreFault } from '../../src/store/faults.js';
+import { TRACEPARENT } from '../support/audit.js';
 
 interface Line {
   level: string;
@@ -22,18 +24,34 @@ interface Answer {
   response?: unknown;
 }
 
+const traceOf: Around['traceOf'] = ({ metadata }) => readTrace(metadata.get('traceparent'));
+
 /** Makes one call of a handler; answers what the client is told and what is logged. */
 async function make(
   handle: Unary<object, unknown>,
-  given: { name?: CallName; cancelled?: boolean; deadline?: number; request?: object; log?: Log } = {},
-): Promise<{ answer: Answer; lines: Line[] }> {
+  given: {
+    name?: CallName;
+    cancelled?: boolean;
+    deadline?: number;
+    request?: object;
+    metadata?: Metadata;
+    authenticate?: Authenticate<GrpcCarrier>;
+    log?: Log;
+  } = {},
+): Promise<{ answer: Answer; lines: Line[]; observed: [caller: string | undefined, code: status][] }> {
   const lines: Line[] = [];
+  const observed: [string | undefined, status][] = [];
   const log = given.log ?? createLog('trace', { write: (line) => lines.push(JSON.parse(line) as Line) });
   const running = new RunningCalls();
-  const around = { authenticate: () => LOCAL_CALLER, clock: systemClock, running, log };
+  const observe: ObserveCalls = () => (caller, code, ms) => {
+    expect(ms).toBeGreaterThanOrEqual(0);
+    observed.push([caller, code]);
+  };
+  const authenticate = given.authenticate ?? (() => LOCAL_CALLER);
+  const around = { authenticate, traceOf, clock: systemClock, running, log, observe };
   const rpc = {
     request: given.request ?? {},
-    metadata: new Metadata(),
+    metadata: given.metadata ?? new Metadata(),
     cancelled: given.cancelled ?? false,
     getDeadline: () => given.deadline ?? Infinity,
   } as unknown as ServerUnaryCall<object, unknown>;
@@ -48,7 +66,7 @@ async function make(
     });
   });
   await running.answered();
-  return { answer, lines };
+  return { answer, lines, observed };
 }
 
 const never: Unary<object, unknown> = () => Promise.reject(new Error('the handler was called'));
@@ -75,6 +93,42 @@ describe('a call', () => {
         message: 'call',
       },
     ]);
+  });
+
+  test('of a trace says in its line, and to its handler, of which', async () => {
+    const metadata = new Metadata();
+    metadata.set('traceparent', TRACEPARENT);
+    const { answer, lines } = await make((_, call) => Promise.resolve(call.traceparent), { metadata });
+    expect(answer.response).toBe(TRACEPARENT);
+    expect(lines).toMatchObject([{ trace_id: '4bf92f3577b34da6a3ce929d0e0e4736', span_id: '00f067aa0ba902b7' }]);
+  });
+
+  test('with a traceparent that is none is answered as one without, and nothing of it is logged', async () => {
+    const metadata = new Metadata();
+    metadata.set('traceparent', TRACEPARENT.replace(/.$/, 'CANARY'));
+    const { answer, lines } = await make((_, call) => Promise.resolve(call.traceparent), { metadata });
+    expect(answer).toEqual({ code: status.OK, response: undefined });
+    expect(lines[0]).not.toHaveProperty('trace_id');
+    expect(JSON.stringify(lines)).not.toContain('CANARY');
+  });
+
+  test('is observed once, with who made it, its code and its time, however it ends', async () => {
+    const fine: Unary<object, unknown> = () => Promise.resolve({});
+    const broken = createLog('info', {
+      write() {
+        throw new Error('no space left');
+      },
+    });
+    expect((await make(fine)).observed).toEqual([['local', status.OK]]);
+    expect((await make(() => ({}))).observed).toEqual([['local', status.OK]]);
+    expect((await make(() => Promise.reject(new Refused({ refused: 'KEY_NOT_FOUND' })))).observed).toEqual([
+      ['local', status.NOT_FOUND],
+    ]);
+    expect((await make(fine, { log: broken })).observed).toEqual([['local', status.INTERNAL]]);
+    const authenticate = () => {
+      throw new Refused({ refused: 'CALLER_UNKNOWN' });
+    };
+    expect((await make(fine, { authenticate })).observed).toEqual([[undefined, status.UNAUTHENTICATED]]);
   });
 
   test('that is refused says why, and what broke stands in the log alone', async () => {
@@ -126,9 +180,11 @@ describe('a call', () => {
     const { answer } = await new Promise<{ answer: { code: status } }>((resolve) => {
       const around = {
         authenticate: () => LOCAL_CALLER,
+        traceOf,
         clock: systemClock,
         running: new RunningCalls(),
         log: createLog('silent'),
+        observe: () => () => undefined,
       };
       const handle: Unary<object, unknown> = async (_, call) => {
         await Promise.resolve();

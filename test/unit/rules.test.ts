@@ -20,6 +20,7 @@ import { isCurrent, type Key, KEY_STATES, stateOf } from '../../src/keys/key.js'
 import { planOf } from '../../src/keys/keyspace.js';
 import { GENESIS_HASH, type Organization } from '../../src/keys/organization.js';
 import { isRefusal } from '../../src/keys/refusal.js';
+import { TRACEPARENT } from '../support/audit.js';
 import { aKey, aMutation, noon } from '../support/domain.js';
 import { Model } from '../support/model.js';
 import { type Step, step, strictKeyspace, toRequest } from '../support/requests.js';
@@ -315,6 +316,7 @@ test('no event exceeds 32 KiB, with every field at its longest and every charact
         organization,
         caller: 'c'.repeat(128),
         actor: { type: 'USER', id },
+        traceparent: TRACEPARENT,
         request: { method: 'UpdateKey', requestId: 'r'.repeat(128), hash: '' },
       }),
       key,

@@ -6,7 +6,7 @@ import { type Entry, type Place, type Verdict, verifyChain, type VerifyOptions }
 import { canonicalJson, type CloudEvent } from '../../src/keys/chain.js';
 import type { AuditEvent } from '../../src/keys/event.js';
 import { organizationPath } from '../../src/keys/organization.js';
-import { edit, makeChain, rewrite, toEntries } from '../support/audit.js';
+import { edit, makeChain, rewrite, toEntries, TRACEPARENT } from '../support/audit.js';
 
 const other = { keyspace: 'shop', organizationId: 'other' };
 const chain = makeChain(6);
@@ -75,6 +75,17 @@ describe('what was done to them is found and named', () => {
       sequence: 3,
       position: 'line 3',
     });
+  });
+
+  test('an event put into another trace, taken out of its own, or put into one', async () => {
+    const [created, revoked] = [there(chain[0]), there(chain[1])];
+    const altered = [
+      edit(revoked, TRACEPARENT, TRACEPARENT.replace('4bf9', '4bf8')),
+      edit(revoked, `,"traceparent":"${TRACEPARENT}"`, ''),
+    ];
+    for (const event of altered) await expectFault(withEvent(2, event), { kind: 'altered', sequence: 2 });
+    const traced = edit(created, ',"type":"keyreeve', `,"traceparent":"${TRACEPARENT}","type":"keyreeve`);
+    await expectFault(withEvent(1, traced), { kind: 'altered', sequence: 1 });
   });
 
   test('an event edited with its hash made to fit: its successor names another', async () => {
