@@ -8,16 +8,17 @@ import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
 import { openKafkaSink } from './audit/kafka-sink.js';
 import { startRelay } from './audit/relay.js';
 import type { ReadableSink } from './audit/sink.js';
-import type { Access } from './config/access.js';
+import { type Access, lifetimeOf } from './config/access.js';
 import { type Config, loadConfig } from './config/load.js';
 import { formatProblem } from './config/problems.js';
 import type { Environment, Settings } from './config/settings.js';
 import { watchAccess } from './config/watch-access.js';
 import type { Parts } from './grpc/parts.js';
 import { RunningCalls } from './grpc/running-calls.js';
-import { type Server, serve } from './grpc/server.js';
+import { serve } from './grpc/server.js';
 import { forwardAuthRoutes } from './http/forward-auth.js';
 import { healthRoutes } from './http/health.js';
+import { metricsRoutes } from './http/metrics.js';
 import { type HttpServer, serveHttp } from './http/server.js';
 import { systemRandom } from './keys/base62.js';
 import { sourceOf } from './keys/chain.js';
@@ -26,11 +27,16 @@ import { contradictions, keyspaceFactsOf } from './keys/keyspace-facts.js';
 import type { Keyspace } from './keys/keyspace.js';
 import { fingerprintOf, pepperContradictions, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
+import { CallMeters } from './metrics/calls.js';
+import { openRegistry, type Watched } from './metrics/registry.js';
+import { StoreMeters } from './metrics/store.js';
 import { StoreFault } from './store/faults.js';
+import { metered } from './store/metered.js';
 import { openMongoStore } from './store/mongodb/open.js';
 import type { Store } from './store/port.js';
 import { openSqliteStore } from './store/sqlite/open.js';
 import { openVerifier } from './verify/verifier.js';
+import { readVersion } from './version.js';
 
 /** Why the service does not start, a line for each reason. */
 export class CannotStart extends Error {
@@ -78,11 +84,12 @@ export async function start(
 ): Promise<void> {
   const { peppers } = settings;
   const log = createLog(settings.logLevel);
+  const meters = { calls: new CallMeters(), store: new StoreMeters() };
   for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
 
   // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s) and beside it the verifier
   // writes what it gathered (2 s), the store closes (2 s).
-  await using store = await opened(() => openStore(settings, clock, log));
+  await using store = metered(await opened(() => openStore(settings, clock, log)), meters.store, clock);
   await opened(() => checkKeyspaces(store, keyspaces, clock));
   await opened(() => checkPeppers(store, peppers, clock, log));
   const readable = await opened(() => openSink(settings, log));
@@ -95,12 +102,24 @@ export async function start(
   });
   const { relay, verify } = beside;
   const backlogExceeded = () => relay.backlogExceeded();
-  const parts = { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded };
+  const { observe } = meters.calls;
+  const parts = { store, verify, keyspaces, clock, random: systemRandom, peppers, backlogExceeded, observe };
   const server = await opened(() => serve({ listen: settings.listen, access }, parts, log));
-  let admitted: Access = access;
-  const http = await openedAfter(server, () => openHttp(settings, () => admitted, parts, server, log));
+  let inForce: Access = access;
+  const watched: Watched = {
+    ...meters,
+    verifier: verify,
+    relay,
+    backlogMax,
+    isReady: () => server.isReady(),
+    certificate: () => inForce.tls && lifetimeOf(inForce.tls),
+    keyspaces: keyspaces.keys(),
+    version: readVersion(),
+    clock,
+  };
+  const http = await openedAfter(server, () => openHttp(settings, () => inForce, parts, watched, log));
   const admit = (next: Access) => {
-    admitted = next;
+    inForce = next;
     server.admit(next);
     http?.admit(next);
   };
@@ -151,13 +170,14 @@ async function openHttp(
   { httpListen: listen }: Settings,
   access: () => Access,
   parts: Parts,
-  server: Server,
+  watched: Watched,
   log: Log,
 ): Promise<HttpServer | undefined> {
   if (!listen) return undefined;
   const running = new RunningCalls();
   const routes = {
-    ...healthRoutes(() => server.isReady()),
+    ...healthRoutes(watched.isReady),
+    ...metricsRoutes(openRegistry(watched)),
     ...forwardAuthRoutes(parts, { access, running, log }),
   };
   return serveHttp({ listen, access: access(), running }, routes, log);

@@ -36,8 +36,18 @@ export interface RelayParts {
  */
 export interface Relay extends AsyncDisposable {
   readonly backlog: Backlog;
+  readonly standing: RelayStanding;
   /** Whether so much is unpublished that what can wait must be refused. The same on every replica, within seconds. */
   backlogExceeded(): boolean;
+}
+
+export interface RelayStanding {
+  /** Whether this replica publishes. */
+  readonly leads: boolean;
+  /** Events that it has published since its start, repeats included. */
+  readonly published: number;
+  /** Publishings of several events each that failed since, by what the sink was. */
+  readonly faults: Readonly<Record<SinkFault['kind'], number>>;
 }
 
 /** Another process may commit, which rings no bell here. */
@@ -89,6 +99,8 @@ class RunningRelay implements Relay {
   readonly #bells = { publish: new Bell(), lead: new Bell(), watch: new Bell() };
   readonly #unsubscribe: () => void;
   #leads = false;
+  #published = 0;
+  readonly #sinkFaults = { unavailable: 0, refused: 0 };
   /** What was read could not be sent: then reading again at each commit would only cost. */
   #paced = false;
   #searchDueMs = Number.NEGATIVE_INFINITY;
@@ -115,6 +127,10 @@ class RunningRelay implements Relay {
 
   get backlog(): Backlog {
     return this.#watch.current;
+  }
+
+  get standing(): RelayStanding {
+    return { leads: this.#claim.remainingMs > 0, published: this.#published, faults: { ...this.#sinkFaults } };
   }
 
   backlogExceeded(): boolean {
@@ -280,12 +296,14 @@ class RunningRelay implements Relay {
     } catch (error) {
       const kind = error instanceof SinkFault ? error.kind : 'unavailable';
       lane.failed(kind);
+      this.#sinkFaults[kind] += 1;
       const fields = { err: error, lane: number, failures: lane.failures, failingLanes: this.#failingLanes() };
       if (kind === 'refused') this.#faults.tell('error', SINK_REFUSES, fields);
       else this.#faults.tell('warn', SINK_AWAY, fields);
       return;
     }
     lane.succeeded();
+    this.#published += events.length;
     if (this.#failingLanes().length === 0 && this.#faults.areOver(SINK_AWAY, SINK_REFUSES)) {
       this.#log.info('audit relay: the sink takes events again');
     }

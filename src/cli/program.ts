@@ -1,8 +1,7 @@
-import { readFileSync } from 'node:fs';
 import { CommanderError } from 'commander';
-import { z } from 'zod';
 
 import { StoreFault } from '../store/faults.js';
+import { readVersion } from '../version.js';
 import { example, SafeCommand } from './command.js';
 import { addAuditList } from './commands/audit-list.js';
 import { addAuditVerify } from './commands/audit-verify.js';
@@ -104,9 +103,4 @@ function report(error: unknown, terminal: Terminal): ExitCode {
     `keyreeve: a fault of this command: ${error instanceof Error ? (error.stack ?? error.message) : ''}`,
   );
   return exitCodes.internal;
-}
-
-function readVersion(): string {
-  const path = new URL('../../package.json', import.meta.url);
-  return z.object({ version: z.string() }).parse(JSON.parse(readFileSync(path, 'utf8'))).version;
 }

@@ -19,7 +19,11 @@ export function judgeRequestBy({ verify, clock }: { readonly verify: Verifier; r
   return (request, deadline) => {
     const { caller, sees, terms, keyspace, headers, report } = request;
     const credential = readCredential(keyspace.http, headers);
-    if (typeof credential === 'string') return refuseUnreadable(credential, keyspace);
+    if (typeof credential === 'string') {
+      // A decision like any other, and counted as one: at once, since there is nothing to look up.
+      void verify({ caller, credential: NONE, keyspaces: [keyspace], named: true, sees, terms }, deadline);
+      return refuseUnreadable(credential, keyspace);
+    }
     const failed = (error: unknown): Answer => {
       report(error);
       return UNAVAILABLE;
@@ -33,3 +37,5 @@ export function judgeRequestBy({ verify, clock }: { readonly verify: Verifier; r
     }
   };
 }
+
+const NONE = { kind: 'none' } as const;

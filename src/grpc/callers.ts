@@ -90,6 +90,8 @@ const ALLOWED_ROLES = {
   ListAuditEvents: ['auditor', 'admin'],
 } as const satisfies Record<string, readonly Role[]>;
 
+export const CALL_NAMES = Object.keys(ALLOWED_ROLES) as readonly CallName[];
+
 /** @throws Refused CALLER_NOT_ALLOWED */
 export function permitRole(caller: Caller, call: CallName): void {
   if (!ALLOWED_ROLES[call].some((role) => caller.roles.has(role))) throw new Refused({ refused: 'CALLER_NOT_ALLOWED' });

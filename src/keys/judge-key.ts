@@ -1,18 +1,20 @@
 import { type Key, stateOf } from './key.js';
 import type { OrganizationSettings } from './organization.js';
 
-/** The outcome of a verification. Of those that hold, the earliest in this list is answered, `VALID` aside. */
-export type Decision =
-  | 'VALID'
-  | 'MALFORMED'
-  | 'NOT_FOUND'
-  | 'WRONG_ORGANIZATION'
-  | 'REVOKED'
-  | 'DISABLED'
-  | 'EXPIRED'
-  | 'ORGANIZATION_SUSPENDED'
-  | 'INSUFFICIENT_SCOPE'
-  | 'RATE_LIMITED';
+/** The outcomes of a verification. Of those that hold, the earliest in this list is answered, `VALID` aside. */
+export const DECISIONS = [
+  'VALID',
+  'MALFORMED',
+  'NOT_FOUND',
+  'WRONG_ORGANIZATION',
+  'REVOKED',
+  'DISABLED',
+  'EXPIRED',
+  'ORGANIZATION_SUSPENDED',
+  'INSUFFICIENT_SCOPE',
+  'RATE_LIMITED',
+] as const;
+export type Decision = (typeof DECISIONS)[number];
 
 export interface VerificationTerms {
   /** Absent: the key of any organization will do. */

@@ -129,6 +129,8 @@ export interface Following extends AsyncDisposable {
    * `complete` it has been. Takes no time.
    */
   holds(): boolean;
+  /** What `holds` rests on. Absent: the store has one process at a time, and no need of a lease. */
+  readonly lease?: () => LeaseStanding;
   /**
    * As `findByDigest`, but as of no earlier than what the follower was told. Several that are asked for at once may be
    * read together.
@@ -139,6 +141,13 @@ export interface Following extends AsyncDisposable {
    * @throws StoreFault
    */
   readonly readNow?: (keyspace: string, digest: Uint8Array) => FoundKey | undefined;
+}
+
+export interface LeaseStanding {
+  /** For how long the lease holds unless it is renewed; 0: there is none. */
+  readonly remainingMs: number;
+  /** That may answer from memory, this one among them, as they were last counted. */
+  readonly replicas: number;
 }
 
 /** Whether what was taken away is so everywhere, or by when at the latest it is. */

@@ -31,6 +31,14 @@ export type Admission =
   /** `retryAfterMs`: whole milliseconds, 1 or more, after which the window has ended. */
   | { readonly admitted: false; readonly standing: RateStanding; readonly retryAfterMs: number };
 
+/** Since they were opened. */
+export interface BudgetCounts {
+  /** Blocks that the store gave. */
+  blocks: number;
+  admitted: number;
+  refused: number;
+}
+
 export interface BudgetsOptions {
   readonly store: Pick<Store, 'takeBudget' | 'readBudget' | 'isShared'>;
   readonly clock: Clock;
@@ -57,11 +65,16 @@ export class Budgets {
   /** By lineage, in the order in which they last got a window. */
   readonly #held = new Map<string, Window>();
   readonly #takes = new Map<string, Promise<Window>>();
+  readonly #counts: BudgetCounts = { blocks: 0, admitted: 0, refused: 0 };
 
   constructor({ store, clock, windowMs = RATE_WINDOW_MS }: BudgetsOptions) {
     this.#store = store;
     this.#clock = clock;
     this.#windowMs = windowMs;
+  }
+
+  get counts(): Readonly<BudgetCounts> {
+    return this.#counts;
   }
 
   /** Lineages of which something is kept. */
@@ -79,6 +92,7 @@ export class Budgets {
       if (admission) return admission;
       const window = this.#open(lineageId, limit);
       if (window?.admit(limit)) {
+        this.#counts.admitted += 1;
         return { admitted: true, standing: await this.#standingAfter(window, lineageId, limit, deadline) };
       }
       // Those who wait beside this one may be quicker to use it up. Then it is asked again, until the window is spent.
@@ -95,6 +109,7 @@ export class Budgets {
     if (window.inHand(limit) === 0) return window.isSpent(limit) ? this.#refuse(window, limit) : undefined;
     if (window.inHand(limit) === 1 && window.left(limit) > 0 && this.#reserves(limit)) return undefined;
     window.admit(limit);
+    this.#counts.admitted += 1;
     return { admitted: true, standing: this.#standing(window, limit) };
   }
 
@@ -121,6 +136,7 @@ export class Budgets {
   }
 
   #refuse(window: Window, limit: number): Admission {
+    this.#counts.refused += 1;
     const retryAfterMs = Math.max(1, Math.ceil(window.toldEndMs - this.#clock.monotonicMs()));
     return { admitted: false, standing: this.#standing(window, limit), retryAfterMs };
   }
@@ -179,6 +195,7 @@ export class Budgets {
     const sentTime = this.#clock.now();
     const ask = { lineageId, windowMs: this.#windowMs, limit, want: blockOf(limit) };
     const block = await this.#store.takeBudget(ask, Deadline.after(ASK_MS_MAX, this.#clock));
+    this.#counts.blocks += 1;
     const drift = this.#store.isShared ? this.#windowMs * DRIFT + ROUNDING_MS : 0;
     const window = new Window(limit, block, { sentMs, sentTime, lastsMs: block.endsInMs - drift }, this.#clock);
     this.#forgetEnded();

@@ -34,6 +34,7 @@ export class LastUses {
   readonly #timer: NodeJS.Timeout;
   /** What was told of, and is not over. */
   readonly #told = { failing: false, full: false };
+  readonly #counts = { written: 0, lost: 0 };
 
   constructor({ store, clock, log, keysMax = KEYS_MAX }: LastUsesParts) {
     this.#store = store;
@@ -47,6 +48,11 @@ export class LastUses {
     this.#noted.delete(keyId);
     this.#noted.set(keyId, before && before > at ? before : at);
     this.#makeRoom();
+  }
+
+  /** Keys whose last use is not written, and how many were written and lost for want of room since it began. */
+  get counts(): { readonly pending: number; readonly written: number; readonly lost: number } {
+    return { pending: this.#noted.size, ...this.#counts };
   }
 
   /** Writes what was gathered. Nothing may be noted any more. */
@@ -77,6 +83,7 @@ export class LastUses {
         this.#told.failing = true;
         return;
       }
+      this.#counts.written += batch.length;
       // Those used again meanwhile are still to be written.
       for (const [keyId, at] of batch) if (this.#noted.get(keyId) === at) this.#noted.delete(keyId);
     }
@@ -90,6 +97,7 @@ export class LastUses {
     if (this.#noted.size <= this.#keysMax) return;
     const [oldest] = this.#noted.keys();
     if (oldest !== undefined) this.#noted.delete(oldest);
+    this.#counts.lost += 1;
     if (!this.#told.full) this.#log.warn({ keys: this.#keysMax }, 'last uses: too many to keep, the oldest are lost');
     this.#told.full = true;
   }

@@ -10,16 +10,30 @@ export class Overloaded extends Error {
 export class Misses {
   readonly #max: number;
   readonly #waiting = new Map<string, number>();
+  #turnedDown = 0;
 
   /** @param max how many of a caller may be under way at once */
   constructor(max: number) {
     this.#max = max;
   }
 
+  /** How many are under way. */
+  get waiting(): number {
+    return [...this.#waiting.values()].reduce((sum, of) => sum + of, 0);
+  }
+
+  /** How many were too many. */
+  get turnedDown(): number {
+    return this.#turnedDown;
+  }
+
   /** @throws Overloaded, before any work was begun, and what the work throws */
   async run<T>(caller: string, work: () => Promise<T>): Promise<T> {
     const waiting = this.#waiting.get(caller) ?? 0;
-    if (waiting >= this.#max) throw new Overloaded(`${this.#max} verifications wait for the store`);
+    if (waiting >= this.#max) {
+      this.#turnedDown += 1;
+      throw new Overloaded(`${this.#max} verifications wait for the store`);
+    }
     this.#waiting.set(caller, waiting + 1);
     try {
       return await work();

@@ -50,6 +50,18 @@ export interface RecordCacheOptions {
   readonly missesMax?: number;
 }
 
+/** Since it was made. */
+export interface CacheCounts {
+  /** Reads of the store that were begun for what is not known. */
+  reads: number;
+  /** Those who waited for a read that was under way. */
+  joined: number;
+  /** Keys that were put in. */
+  filled: number;
+  /** Keys that made room for others. */
+  evicted: number;
+}
+
 const KEYS_MAX = 250_000;
 const MISSES_MAX = 10_000;
 /** Told of every new key, a miss could stay; but nobody asks for one for long who is no noise. */
@@ -85,6 +97,7 @@ export class RecordCache implements Follower {
   #resets = 0;
   #hand: MapIterator<Entry> | undefined;
   #missHand: MapIterator<DigestPlace> | undefined;
+  readonly #counts: CacheCounts = { reads: 0, joined: 0, filled: 0, evicted: 0 };
 
   constructor({ clock, keysMax = KEYS_MAX, missesMax = MISSES_MAX }: RecordCacheOptions) {
     this.#clock = clock;
@@ -95,6 +108,10 @@ export class RecordCache implements Follower {
   /** Keys that are kept. */
   get size(): number {
     return this.#entries.size;
+  }
+
+  get counts(): Readonly<CacheCounts> {
+    return this.#counts;
   }
 
   /** Null: no key has the digest. Undefined: not known. */
@@ -117,7 +134,11 @@ export class RecordCache implements Follower {
    */
   load(digest: DigestPlace, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
     const running = this.#loads.get(digest);
-    if (running) return running.record;
+    if (running) {
+      this.#counts.joined += 1;
+      return running.record;
+    }
+    this.#counts.reads += 1;
     const since = this.#tellings;
     const record = this.#load(digest, read).finally(() => {
       this.#loads.delete(digest);
@@ -132,6 +153,7 @@ export class RecordCache implements Follower {
 
   /** Keeps what has just been read: nothing was told since. Null: no key has the digest. */
   fill(digest: DigestPlace, found: FoundKey | undefined): KnownRecord | null {
+    this.#counts.reads += 1;
     if (found) return this.#keep(digest, found);
     this.#keepMiss(digest);
     return null;
@@ -201,6 +223,7 @@ export class RecordCache implements Follower {
     if (held) this.#drop(held, owner);
     const entry = new Entry(digest, key, owner);
     owner.keys += 1;
+    this.#counts.filled += 1;
     this.#entries.set(digest, entry);
     this.#byId.set(key.keyId, entry);
     this.#misses.delete(digest);
@@ -228,6 +251,7 @@ export class RecordCache implements Follower {
       if (done) this.#hand = undefined;
       else if (entry.used || entry === newest) entry.used = false;
       else {
+        this.#counts.evicted += 1;
         this.#drop(entry);
         return;
       }

@@ -6,13 +6,14 @@ import { cacheTtlMsOf, type Keyspace, type Plan, planOf } from '../keys/keyspace
 import type { OrganizationRef } from '../keys/organization.js';
 import { type Peppers, versionInUse } from '../keys/pepper.js';
 import type { Log } from '../log.js';
-import type { Store } from '../store/port.js';
-import { type Admission, Budgets, type RateStanding } from './budgets.js';
+import type { LeaseStanding, Store } from '../store/port.js';
+import { type Admission, type BudgetCounts, Budgets, type RateStanding } from './budgets.js';
+import { type DecisionCounts, DecisionTally } from './decision-tally.js';
 import { DigestMoves } from './digest-moves.js';
 import { LastUses } from './last-uses.js';
 import { Misses } from './misses.js';
 import { until } from './patience.js';
-import { digestPlaceOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
+import { type CacheCounts, digestPlaceOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
 
 /** What was presented, where to look for it, and what it must be good for. */
 export interface Presented {
@@ -49,6 +50,26 @@ interface OfKey<D extends Decision> {
  */
 export type Verifier = (presented: Presented, deadline: Deadline) => Verification | Promise<Verification>;
 
+export interface RunningVerifier extends Verifier, AsyncDisposable {
+  /** What it has done since it was opened, and how it stands. */
+  figures(): VerifierFigures;
+}
+
+export interface VerifierFigures {
+  /** By keyspace; by '' those of what is of no keyspace, where none was named. */
+  readonly decisions: DecisionCounts;
+  /** Of credentials, in memory: their key is there, it is known that there is none, or the store has to be asked. */
+  readonly lookUps: { readonly hit: number; readonly absent: number; readonly unknown: number };
+  readonly cache: CacheCounts & { readonly keys: number };
+  /** Those that wait for the store, and those that were turned down because too many of their caller did. */
+  readonly misses: { readonly waiting: number; readonly turnedDown: number };
+  readonly lease: Partial<LeaseStanding> & { readonly holds: boolean };
+  /** Look-ups in the store for want of a lease: those that it answered, and those that failed. */
+  readonly unleased: { readonly read: number; readonly failed: number };
+  readonly budgets: BudgetCounts;
+  readonly lastUses: LastUses['counts'];
+}
+
 export interface VerifierParts {
   readonly store: Store;
   readonly peppers: Peppers;
@@ -73,19 +94,30 @@ export function openVerifier({
   clock,
   log,
   cache = new RecordCache({ clock }),
-}: VerifierParts): Verifier & AsyncDisposable {
+}: VerifierParts): RunningVerifier {
   const following = store.follow(cache);
   const budgets = new Budgets({ store, clock });
   const uses = new LastUses({ store, clock, log });
   const moves = new DigestMoves({ store, clock, log });
   const inUse = versionInUse(peppers);
   const misses = new Misses(MISSES_MAX);
+  const tally = new DecisionTally();
+  const lookedUp = { hit: 0, absent: 0, unknown: 0 };
+  const unleased = { read: 0, failed: 0 };
 
   const verify: Verifier = (presented, deadline) => {
     const lookUps = recognise(presented.credential, presented.keyspaces, presented.named, peppers);
-    if (lookUps === 'malformed') return { decision: 'MALFORMED' };
-    return verifyNow(lookUps, presented) ?? verifyFromStore(lookUps, presented, deadline);
+    if (lookUps === 'malformed') return tallied({ decision: 'MALFORMED' }, presented);
+    const known = verifyNow(lookUps, presented);
+    if (known) return tallied(known, presented);
+    return verifyFromStore(lookUps, presented, deadline).then((verification) => tallied(verification, presented));
   };
+
+  function tallied(verification: Verification, { named, keyspaces }: Presented): Verification {
+    const keyspace = 'key' in verification ? verification.key.keyspace : named ? keyspaces[0]?.name : undefined;
+    tally.add(keyspace ?? '', verification.decision);
+    return verification;
+  }
 
   /** Undefined where something has to be waited for. */
   function verifyNow(lookUps: readonly LookUp[], presented: Presented): Verification | undefined {
@@ -129,9 +161,13 @@ export function openVerifier({
     let isKnown = true;
     for (const { bytes } of lookUp.digests) {
       const found = cache.find(digestPlaceOf(lookUp.keyspace.name, bytes));
-      if (found) return matches(found.key, lookUp) ? found : null;
+      if (found) {
+        lookedUp.hit += 1;
+        return matches(found.key, lookUp) ? found : null;
+      }
       if (found === undefined) isKnown = false;
     }
+    lookedUp[isKnown ? 'absent' : 'unknown'] += 1;
     return isKnown ? null : undefined;
   }
 
@@ -172,8 +208,14 @@ export function openVerifier({
         if (following.holds()) throw error;
       }
     }
-    const found = await store.findByDigest(keyspace, digest, deadline);
-    return found && { ...found, pepperVersion: found.key.digest.pepperVersion };
+    try {
+      const found = await store.findByDigest(keyspace, digest, deadline);
+      unleased.read += 1;
+      return found && { ...found, pepperVersion: found.key.digest.pepperVersion };
+    } catch (error) {
+      unleased.failed += 1;
+      throw error;
+    }
   }
 
   /** Undefined where the store has to be asked for the budget. */
@@ -205,6 +247,16 @@ export function openVerifier({
   }
 
   return Object.assign(verify, {
+    figures: () => ({
+      decisions: tally.counts,
+      lookUps: lookedUp,
+      cache: { ...cache.counts, keys: cache.size },
+      misses: { waiting: misses.waiting, turnedDown: misses.turnedDown },
+      lease: { ...following.lease?.(), holds: following.holds() },
+      unleased,
+      budgets: budgets.counts,
+      lastUses: uses.counts,
+    }),
     async [Symbol.asyncDispose]() {
       const deadline = Deadline.after(VERIFIER_STOP_MS, clock);
       await Promise.all([uses.end(deadline), moves.end(deadline), following[Symbol.asyncDispose]()]);

@@ -33,9 +33,11 @@ import { systemRandom } from '../../src/keys/base62.js';
 import { newCredential } from '../../src/keys/credential.js';
 import { call } from '../support/call.js';
 import { consumeWithConsole } from '../support/kafka.js';
+import { scrape } from '../support/metrics.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { type Service, type ServiceSettings, startService } from '../support/service.js';
 
+const HTTP = { KEYREEVE_HTTP_LISTEN: '127.0.0.1:0' };
 const pepper = randomBytes(32);
 const storing: { how: string; settings: ServiceSettings; holdsDigests: boolean }[] = [
   { how: 'without a pepper', settings: {}, holdsDigests: true },
@@ -43,23 +45,28 @@ const storing: { how: string; settings: ServiceSettings; holdsDigests: boolean }
 ];
 
 test.for(storing)(
-  'no log, error or event holds a credential, a half of it or its digest, and no record a credential: SQLite and a file, $how',
+  'no log, error, event or metric holds a credential, a half of it or its digest, and no record a credential: SQLite and a file, $how',
   { timeout: 60_000 },
   async ({ settings, holdsDigests }) => {
-    await using service = await startService({ KEYREEVE_LOG_LEVEL: 'trace', ...settings });
+    await using service = await startService({ KEYREEVE_LOG_LEVEL: 'trace', ...HTTP, ...settings });
     const { secrets, seen } = await plant(service);
+    const metrics = await scrape(service.httpAddress);
     expect(await service.stop()).toBe(0);
     const files = await readdir(service.dataDir);
     expect(files).toContain('keyreeve.db');
     const written = await Promise.all(files.map((file) => readFile(join(service.dataDir, file), 'latin1')));
     const audit = await readFile(join(service.dataDir, 'audit.jsonl'), 'utf8');
     expect(audit).toContain('keyreeve.key.imported');
-    expectNothingOf(secrets, { told: [...seen, audit, ...files, service.output()], stored: written, holdsDigests });
+    expectNothingOf(secrets, {
+      told: [...seen, audit, ...files, service.output(), metrics.text],
+      stored: written,
+      holdsDigests,
+    });
   },
 );
 
 test.for(storing)(
-  'no log, error or event holds a credential, a half of it or its digest, and no record a credential: MongoDB and Kafka, $how',
+  'no log, error, event or metric holds a credential, a half of it or its digest, and no record a credential: MongoDB and Kafka, $how',
   { timeout: 60_000 },
   async ({ settings, holdsDigests }) => {
     const topic = `canary.${randomUUID()}`;
@@ -70,15 +77,21 @@ test.for(storing)(
       KEYREEVE_KAFKA_BROKERS: inject('kafkaBrokers').join(','),
       KEYREEVE_AUDIT_TOPIC: topic,
       KEYREEVE_KAFKA_ALLOW_SINGLE_BROKER: 'true',
+      ...HTTP,
       ...settings,
     });
     const { secrets, seen, events } = await plant(service);
+    const metrics = await scrape(service.httpAddress);
     const messages = await consumeWithConsole(inject('kafkaBrokers'), topic, { count: events });
     const published = messages.map(({ key, value }) => key + value);
     expect(published.join('\n')).toContain('keyreeve.key.imported');
     const records = await dump(uri);
     expect(await service.stop()).toBe(0);
-    expectNothingOf(secrets, { told: [...seen, ...published, service.output()], stored: [records], holdsDigests });
+    expectNothingOf(secrets, {
+      told: [...seen, ...published, service.output(), metrics.text],
+      stored: [records],
+      holdsDigests,
+    });
   },
 );
 
@@ -215,6 +228,7 @@ async function plantIn(
       () => sending.list({ organizationId: `${secret}/` }),
       () => sending.get({ selector: { selector: { $case: 'keyId', value: secret } } }),
       () => sending.get({ keyspace: '' }, withToken(secret)),
+      () => sending.get({ keyspace: '' }, withTraceparent(secret)),
       () => sending.rotate({ selector: { selector: { $case: 'keyId', value: secret } } }),
       () => sending.rotate({ selector: { selector: { $case: 'clientId', value: secret } } }),
       () => sending.rotate({ selector, requestId: spaced }),
@@ -270,6 +284,12 @@ function byId(key: Key | undefined): KeySelector {
 function withToken(token: string): Metadata {
   const metadata = new Metadata();
   metadata.set('authorization', `Bearer ${token}`);
+  return metadata;
+}
+
+function withTraceparent(text: string): Metadata {
+  const metadata = new Metadata();
+  metadata.set('traceparent', text);
   return metadata;
 }
 

@@ -8,7 +8,16 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { MongoBinary } from 'mongodb-memory-server-core';
 import { runCommand } from './run-command.js';
-import { caddyKind, envoyKind, getProgram, kafkaKind, mongodbKind, nginxKind, NoServer } from './server-sources.js';
+import {
+  caddyKind,
+  envoyKind,
+  getProgram,
+  kafkaKind,
+  mongodbKind,
+  nginxKind,
+  NoServer,
+  promtoolKind,
+} from './server-sources.js';
 import type { Installer, Machine } from './server-sources.js';
 
 export const thisMachine: Machine = {
@@ -50,6 +59,14 @@ export function getNginx(): Promise<string> {
  */
 export function getCaddy(): Promise<string> {
   return getProgram(caddyKind, thisMachine, [debianPackage('caddy')], showProgress);
+}
+
+/**
+ * The path of Prometheus' promtool.
+ * @throws NoServer
+ */
+export function getPromtool(): Promise<string> {
+  return getProgram(promtoolKind, thisMachine, [debianPackage('prometheus')], showProgress);
 }
 
 /**

@@ -109,6 +109,7 @@ function debianKind(title: string, variable: string, path: string, cachedAs: str
 
 export const nginxKind = debianKind('nginx', 'KEYREEVE_TEST_NGINX', 'usr/sbin/nginx', 'nginx-1.22.1');
 export const caddyKind = debianKind('Caddy', 'KEYREEVE_TEST_CADDY', 'usr/bin/caddy', 'caddy-2.6.2');
+export const promtoolKind = debianKind('promtool', 'KEYREEVE_TEST_PROMTOOL', 'usr/bin/promtool', 'promtool-1');
 
 /** The address of a server that somebody else runs, where one is given: then nothing is started. */
 export function givenAddress(kind: ServerKind, machine: Machine): string | undefined {

@@ -104,3 +104,19 @@ test('what is seen after the end proves nothing', () => {
   lease.prove(lease.draw());
   expect(lease.holds()).toBe(false);
 });
+
+test('what is left of a lease is told by the clock by which it ends first, and nothing where there is none', () => {
+  const clock = aClock();
+  const lease = new Lease(MS, clock);
+  expect(lease.remainingMs).toBe(0);
+  lease.prove(lease.draw());
+  clock.pass(400);
+  expect(lease.remainingMs).toBe(600);
+  clock.wall += 100;
+  expect(lease.remainingMs).toBe(500);
+  clock.pass(10 * MS);
+  expect(lease.remainingMs).toBe(0);
+  lease.prove(lease.draw());
+  lease.end();
+  expect(lease.remainingMs).toBe(0);
+});

@@ -21,7 +21,7 @@ const inOrder = (count: number) => Array.from({ length: count }, (_, at) => at +
 
 describe('publishing', () => {
   test('what is pending at the start and what is committed later is published in order and marked', async () => {
-    const { outbox, sink } = await start({ pending: makeChain(3, one) });
+    const { relay, outbox, sink } = await start({ pending: makeChain(3, one) });
     await vi.advanceTimersByTimeAsync(1000);
     expect(sequences(sink)).toEqual({ 'shop/one': [1, 2, 3] });
 
@@ -30,6 +30,7 @@ describe('publishing', () => {
     expect(sequences(sink)).toEqual({ 'shop/one': [1, 2, 3], 'shop/two': [1, 2, 3, 4, 5] });
     expect(outbox.unpublished).toEqual([]);
     expect(sink.publishings).toBe(2);
+    expect(relay.standing).toEqual({ leads: true, published: 8, faults: { unavailable: 0, refused: 0 } });
   });
 
   test('what is marked is remembered with where its lane of the sink goes on', async () => {
@@ -120,7 +121,7 @@ describe('a sink that fails', () => {
   });
 
   test('a lane that is refused is told of as an error, and again from time to time', async () => {
-    const { outbox, sink, lines } = await start();
+    const { relay, outbox, sink, lines } = await start();
     sink.fail = () => new SinkFault('refused', 'not allowed');
     outbox.commit(makeChain(1, one));
     await vi.advanceTimersByTimeAsync(300_000);
@@ -128,6 +129,8 @@ describe('a sink that fails', () => {
     expect(errors.length).toBeGreaterThan(3);
     expect(errors[0]).toMatchObject({ lane: 0, failingLanes: [0], err: { message: 'not allowed' } });
     expect(sink.attempts).toBeLessThan(20);
+    const faults = { unavailable: 0, refused: sink.attempts };
+    expect(relay.standing).toEqual({ leads: true, published: 0, faults });
   });
 
   test('a lane that fails holds up no other, also when its events fill every page', async () => {
@@ -236,6 +239,7 @@ describe('leadership', () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(first.sink.publishings).toBe(1);
     expect(second.sink.attempts).toBe(0);
+    expect([first, second].map(({ relay }) => relay.standing.leads)).toEqual([true, false]);
   });
 
   test('a leader that is gone is followed within 6.5 s of its last renewal, and not before its right has ended', async () => {

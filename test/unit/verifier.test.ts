@@ -56,6 +56,7 @@ function verifierOf(served: Store, peppers: Peppers = [], clock: Clock = systemC
     ask,
     // What is thrown rejects.
     verify: async (...given: Parameters<typeof ask>) => ask(...given),
+    figures: () => verify.figures(),
     [Symbol.asyncDispose]: () => verify[Symbol.asyncDispose](),
   };
 }
@@ -293,12 +294,14 @@ test('whoever asks for too much that is not known is told so, and nobody else is
   gate.held = new Promise((resolve) => (release = resolve));
   const waiting = Array.from({ length: 1000 }, () => verifier.verify(noise()));
   await expect(verifier.verify(noise())).rejects.toBeInstanceOf(Overloaded);
+  expect(verifier.figures().misses).toEqual({ waiting: 1000, turnedDown: 1 });
   // What memory holds waits for nobody.
   expect((await verifier.verify(credential)).decision).toBe('VALID');
   const elsewhere = verifier.verify(other, [], 'another gateway');
   release();
   expect((await elsewhere).decision).toBe('VALID');
   expect(new Set((await Promise.all(waiting)).map(({ decision }) => decision))).toEqual(new Set(['NOT_FOUND']));
+  expect(verifier.figures().misses).toEqual({ waiting: 0, turnedDown: 1 });
   expect((await verifier.verify(other)).decision).toBe('VALID');
 });
 
@@ -358,4 +361,51 @@ test('a store that cannot read at once is a fault, and never a key that is not t
   };
   await using verifier = verifierOf({ ...store, follow: () => ({ ...following(() => true), readNow }) });
   for (let n = 0; n < 2; n += 1) expect(() => verifier.ask(credential)).toThrow('lets it fail');
+});
+
+test('what memory answers, what it reads, and what joins a read is counted, each once', async () => {
+  const { credential } = await issue();
+  const noise = newCredential(keyspace.credential, [], systemRandom);
+  const follow: Store['follow'] = (follower) => {
+    const { readNow: _, ...rest } = store.follow(follower);
+    return rest;
+  };
+  await using verifier = verifierOf({ ...store, follow });
+  await Promise.all([credential, credential, credential, noise].map((one) => verifier.verify(one)));
+  for (const one of [credential, credential, noise]) await verifier.verify(one);
+  const { lookUps, cache, decisions, lease } = verifier.figures();
+  expect(lookUps).toEqual({ hit: 2, absent: 1, unknown: 4 });
+  expect(cache).toEqual({ keys: 1, reads: 2, joined: 2, filled: 1, evicted: 0 });
+  expect(decisions.get('shop')).toMatchObject({ VALID: 5, NOT_FOUND: 0 });
+  // Nothing says whose keyspace it is that a key is not found in.
+  expect(decisions.get('')).toMatchObject({ VALID: 0, NOT_FOUND: 2 });
+  expect(lease).toEqual({ holds: true });
+});
+
+test('what is read for want of a lease is counted, and what fails then', async () => {
+  const { credential } = await issue();
+  let isAway = false;
+  const findByDigest: Store['findByDigest'] = (...given) =>
+    isAway ? Promise.reject(new StoreFault('unavailable', 'the test lets it fail')) : store.findByDigest(...given);
+  const lease = () => ({ remainingMs: 0, replicas: 2 });
+  const follow = () => ({ ...following(() => false), lease });
+  await using verifier = verifierOf({ ...store, findByDigest, follow });
+  for (let n = 0; n < 2; n += 1) await verifier.verify(credential);
+  isAway = true;
+  await expect(verifier.verify(credential)).rejects.toThrow('lets it fail');
+  const figures = verifier.figures();
+  expect(figures.unleased).toEqual({ read: 2, failed: 1 });
+  expect(figures.lease).toEqual({ holds: false, remainingMs: 0, replicas: 2 });
+  expect(figures.cache).toMatchObject({ keys: 0, reads: 0 });
+});
+
+test('of requests that count, the admitted, the refused and the parts of a budget are counted, and what is to be written', async () => {
+  await using verifier = verifierOf(store);
+  const { credential } = await issue();
+  await givePlan('three');
+  for (let n = 0; n < 5; n += 1) await verifier.verify(credential);
+  const { budgets, lastUses, decisions } = verifier.figures();
+  expect(budgets).toEqual({ blocks: 3, admitted: 3, refused: 2 });
+  expect(lastUses).toEqual({ pending: 1, written: 0, lost: 0 });
+  expect(decisions.get('shop')).toMatchObject({ VALID: 3, RATE_LIMITED: 2 });
 });

@@ -79,6 +79,7 @@ export function follow(parts: FollowParts): Following {
 
   return {
     holds: () => membership?.holds() === true,
+    lease: () => ({ remainingMs: membership?.leaseRemainingMs ?? 0, replicas: members.count }),
     async read(keyspace, digest) {
       const place = membership;
       if (!place) throw new StoreFault('unavailable', 'this replica has no place among the others');

@@ -55,6 +55,14 @@ export class Lease {
     return this.#clock.now().getTime() - this.#proven.wallMs < this.#ms;
   }
 
+  /** For how long it holds if nothing more is proven; 0: it does not. */
+  get remainingMs(): number {
+    if (this.#over) return 0;
+    const now = this.#now();
+    const spentMs = Math.max(now.monotonicMs - this.#proven.monotonicMs, now.wallMs - this.#proven.wallMs);
+    return Math.max(0, this.#ms - spentMs);
+  }
+
   /** Since when nothing was proven, on the monotonic clock: `-Infinity` before the first proof. */
   get provenMs(): number {
     return this.#proven.monotonicMs;

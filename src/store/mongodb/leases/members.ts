@@ -37,6 +37,11 @@ export class Members {
     this.#clock = clock;
   }
 
+  /** How many they were when they were read last. */
+  get count(): number {
+    return this.#still.size;
+  }
+
   /** The longest lease that one of them had when they were read last. */
   get longestMs(): number {
     return this.#longestMs;

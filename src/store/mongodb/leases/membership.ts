@@ -88,6 +88,11 @@ export class Membership {
     return this.#lease.holds();
   }
 
+  /** For how long `holds` is true if nothing more is told. */
+  get leaseRemainingMs(): number {
+    return this.#lease.remainingMs;
+  }
+
   /** Why no change can be told of now; undefined: nothing is known to be wrong. */
   get trouble(): unknown {
     return this.#feed.trouble;

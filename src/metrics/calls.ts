@@ -1,0 +1,36 @@
+import type { status } from '@grpc/grpc-js';
+
+import type { CallName } from '../grpc/callers.js';
+import type { ObserveCall, ObserveCalls } from '../grpc/unary.js';
+import { Latencies } from './latencies.js';
+
+/** Whoever is in no callers file: a name that none there can have. */
+export const UNKNOWN_CALLER = '(unknown)';
+
+/** The calls as they were answered, by name, caller and code. */
+export class CallMeters {
+  readonly #meters = new Map<CallName, CallMeter>();
+
+  readonly observe: ObserveCalls = (name) => {
+    const meter = new CallMeter();
+    this.#meters.set(name, meter);
+    return meter.observe;
+  };
+
+  get byName(): ReadonlyMap<CallName, Pick<CallMeter, 'durations' | 'counts'>> {
+    return this.#meters;
+  }
+}
+
+class CallMeter {
+  readonly durations = new Latencies();
+  /** By caller, and by code. */
+  readonly counts = new Map<string, Map<status, number>>();
+
+  readonly observe: ObserveCall = (caller = UNKNOWN_CALLER, code, ms) => {
+    this.durations.add(ms);
+    let counts = this.counts.get(caller);
+    if (!counts) this.counts.set(caller, (counts = new Map<status, number>()));
+    counts.set(code, (counts.get(code) ?? 0) + 1);
+  };
+}
