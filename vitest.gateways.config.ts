@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-/** Behind real gateways that `npm test` does without: nginx and Caddy. */
+/** With real programs that `npm test` does without: nginx, Caddy and promtool. */
 export default defineConfig({
   test: {
     name: 'gateways',
