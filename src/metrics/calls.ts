@@ -1,4 +1,4 @@
-import type { status } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 
 import type { CallName } from '../grpc/callers.js';
 import type { ObserveCall, ObserveCalls } from '../grpc/unary.js';
@@ -6,6 +6,9 @@ import { Latencies } from './latencies.js';
 
 /** Whoever is in no callers file: a name that none there can have. */
 export const UNKNOWN_CALLER = '(unknown)';
+
+/** By their numbers, which begin at 0. */
+export const CODES: readonly string[] = Object.keys(status).filter((name) => !/^\d/.test(name));
 
 /** The calls as they were answered, by name, caller and code. */
 export class CallMeters {
@@ -24,13 +27,13 @@ export class CallMeters {
 
 class CallMeter {
   readonly durations = new Latencies();
-  /** By caller, and by code. */
-  readonly counts = new Map<string, Map<status, number>>();
+  /** By caller, and at the place of its number each code's. */
+  readonly counts = new Map<string, number[]>();
 
   readonly observe: ObserveCall = (caller = UNKNOWN_CALLER, code, ms) => {
     this.durations.add(ms);
     let counts = this.counts.get(caller);
-    if (!counts) this.counts.set(caller, (counts = new Map<status, number>()));
-    counts.set(code, (counts.get(code) ?? 0) + 1);
+    if (!counts) this.counts.set(caller, (counts = CODES.map(() => 0)));
+    counts[code] = (counts[code] ?? 0) + 1;
   };
 }

@@ -1,12 +1,11 @@
 /** The metrics: every name, its labels and its meaning. The parts keep the figures; a scrape reads them. */
-import { status } from '@grpc/grpc-js';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 
 import type { Relay } from '../audit/relay.js';
 import type { Clock } from '../keys/clock.js';
 import { DECISIONS } from '../keys/judge-key.js';
 import type { RunningVerifier } from '../verify/verifier.js';
-import type { CallMeters } from './calls.js';
+import { type CallMeters, CODES } from './calls.js';
 import { type Sample, showCounter, showGauge, showHistogram } from './exposition.js';
 import type { StoreMeters } from './store.js';
 
@@ -52,7 +51,9 @@ function showCalls({ calls }: Watched, registry: Registry): void {
       *read() {
         for (const [method, { counts }] of calls.byName) {
           for (const [caller, byCode] of counts) {
-            for (const [code, count] of byCode) yield [{ method, code: status[code], caller }, count];
+            for (const [code, count] of byCode.entries()) {
+              if (count > 0) yield [{ method, code: CODES[code] ?? 'UNKNOWN', caller }, count];
+            }
           }
         }
       },
