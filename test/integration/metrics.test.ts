@@ -97,7 +97,14 @@ test('whatever comes, labels have values that are known, there are no more serie
           done,
         ),
       ),
-      ...[canary, `healthz/${canary}`, `metrics?${canary}`].map((path) =>
+      ...[
+        canary,
+        `healthz/${canary}`,
+        `metrics?${canary}`,
+        `forward_auth?keyspace=${canary}`,
+        `auth_request?keyspace=hygiara&${canary}=${canary}`,
+        'forward_auth?keyspace=hygiara',
+      ].map((path) =>
         fetch(`http://${service.httpAddress}/${path}`, { headers: { 'x-canary': canary, authorization: canary } }),
       ),
     ];
@@ -151,6 +158,9 @@ test('what was done is counted, once: calls, decisions, memory, budgets, changes
   const items = [bearing(token), { keyspace: 'hygiara', ...bearing('no key') }, { keyspace: 'nowhere' }];
   const requests = items.map((item) => ({ ...VerifyKeyRequest.fromPartial({}), ...item }));
   await call((done) => keys.batchVerifyKeys({ ...BatchVerifyKeysRequest.fromPartial({}), requests }, done));
+  for (const headers of [{ 'x-api-key': token }, {}, { 'x-api-key': 'no key' }] as Record<string, string>[]) {
+    await (await fetch(`http://${httpAddress}/forward_auth?keyspace=hygiara`, { headers })).text();
+  }
   await call((done) => keys.revokeKey(toRevoke(key), done));
   await verify(service, bearing(token));
   await call((done) => keys.createKey(toCreate({ keyspace: 'nowhere' }), done)).catch(() => undefined);
@@ -164,6 +174,7 @@ test('what was done is counted, once: calls, decisions, memory, budgets, changes
     scraped.sum('keyreeve_calls_total', { method, code, caller: 'local' });
   expect([calls('VerifyKey', 'OK'), calls('BatchVerifyKeys', 'OK'), calls('RevokeKey', 'OK')]).toEqual([66, 1, 1]);
   expect([calls('CreateKey', 'OK'), calls('CreateKey', 'NOT_FOUND')]).toEqual([2, 1]);
+  expect(calls('ForwardAuth', 'OK')).toBe(3);
   const verified = { method: 'VerifyKey' };
   expect(scraped.sum('keyreeve_call_duration_seconds_count', verified)).toBe(66);
   expect(scraped.sum('keyreeve_call_duration_seconds_bucket', { ...verified, le: '+Inf' })).toBe(66);
@@ -171,9 +182,10 @@ test('what was done is counted, once: calls, decisions, memory, budgets, changes
 
   const decisions = (keyspace: string, decision: string) =>
     scraped.sum('keyreeve_decisions_total', { keyspace, decision });
-  expect(decisions('hygiara', 'VALID')).toBe(4);
+  expect(decisions('hygiara', 'VALID')).toBe(5);
   expect(decisions('hygiara', 'REVOKED')).toBe(1);
-  expect([decisions('(none)', 'MALFORMED'), decisions('hygiara', 'MALFORMED')]).toEqual([1, 1]);
+  // Beside the one of the batch those of the gateway: that without a credential was decided, too.
+  expect([decisions('(none)', 'MALFORMED'), decisions('hygiara', 'MALFORMED')]).toEqual([1, 3]);
   expect([decisions('hookdeploy', 'VALID'), decisions('hookdeploy', 'RATE_LIMITED')]).toEqual([60, 1]);
   expect(scraped.sum('keyreeve_budget_requests_total', { result: 'admitted' })).toBe(60);
   expect(scraped.sum('keyreeve_budget_requests_total', { result: 'refused' })).toBe(1);

@@ -106,3 +106,17 @@ test('each change tells of its trace, a repeat of the first one’s, in one whol
     traces,
   );
 });
+
+test('what a gateway asks over HTTP says in its line which trace its request is part of', async () => {
+  await using service = await startService({ KEYREEVE_HTTP_LISTEN: '127.0.0.1:0', KEYREEVE_LOG_LEVEL: 'debug' });
+  for (const traceparent of [traceparentOf(8), `${traceparentOf(9)}x`]) {
+    const response = await fetch(`http://${service.httpAddress}/forward_auth?keyspace=hygiara`, {
+      headers: { traceparent },
+    });
+    expect(response.status).toBe(401);
+  }
+  const lines = service.output().split('\n');
+  const asked = lines.filter((line) => line.includes('"call":"ForwardAuth"')).map((line) => JSON.parse(line) as object);
+  expect(asked).toMatchObject([{ span_id: '0000000000000008' }, {}]);
+  expect(asked[1]).not.toHaveProperty('trace_id');
+});
