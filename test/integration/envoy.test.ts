@@ -8,6 +8,7 @@ import { writeFile } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { newCallerToken } from '../../src/config/callers.js';
@@ -44,6 +45,7 @@ afterAll(async () => {
   await service[Symbol.asyncDispose]();
 });
 
+const PAUSE_MS = 300;
 const ADA: Actor = { type: ActorType.USER, id: 'ada', permissions: ['admin', 'api_keys.manage'] };
 
 async function create(keyspace: string, fields: Partial<CreateKeyRequest> = {}) {
@@ -390,6 +392,18 @@ describe('what the example says', () => {
     expect((await known.get('hygiara', lines)).status).toBe(200);
     await using unknown = await startEnvoy(own.address);
     expect(await unknown.get('hygiara', lines)).toMatchObject({ status: 503, body: '' });
+  });
+
+  test('a pause of the service, as garbage collection is one, turns nobody away', async () => {
+    await using own = await startService();
+    await using gateway = await startEnvoy(own.address);
+    const sent = [`x-api-key: ${neverIssued('hrdly_')}`];
+    expect((await gateway.get('hygiara', sent)).status).toBe(401);
+    process.kill(own.pid, 'SIGSTOP');
+    const asked = gateway.get('hygiara', sent);
+    await sleep(PAUSE_MS);
+    process.kill(own.pid, 'SIGCONT');
+    expect((await asked).status).toBe(401);
   });
 
   test('where one replica does not answer another one is asked', async () => {
