@@ -174,10 +174,16 @@ async function untilAnswered<T>(admin: Admin, question: (admin: Admin) => Promis
     try {
       return await question(admin);
     } catch (error) {
-      if (late.aborted || !(error instanceof KafkaJSProtocolError && error.retriable)) throw error;
+      if (late.aborted || !isPassing(error)) throw error;
       await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
     }
   }
+}
+
+/** kafkajs gives up sooner than an election ends, and wraps the answer then. */
+function isPassing(error: unknown): boolean {
+  if (error instanceof KafkaJSProtocolError) return error.retriable;
+  return error instanceof Error && error.cause instanceof KafkaJSProtocolError && error.cause.retriable;
 }
 
 async function begin(consumer: Consumer, topic: string, batches: Handover<Batch>): Promise<void> {

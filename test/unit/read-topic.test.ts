@@ -1,15 +1,15 @@
 /** What kafkajs does in the middle of a broker's fault, which no broker does when it is told to. */
-import type { Consumer, ConsumerRunConfig } from 'kafkajs';
+import kafkajs, { type Admin, type Consumer, type ConsumerRunConfig } from 'kafkajs';
 import { beforeEach, expect, test, vi } from 'vitest';
 
-import { readRanges } from '../../src/audit/read-topic.js';
+import { findRanges, readRanges } from '../../src/audit/read-topic.js';
 import { silentLog } from '../support/audit.js';
 
-const kafka = { consumers: 0, closed: 0, failures: 0 };
+const kafka = { consumers: 0, closed: 0, failures: 0, questions: 0 };
 
 vi.mock('../../src/audit/kafka-client.js', () => ({
   createKafkaClient: () => ({
-    kafka: { consumer: () => aConsumer(), admin: () => ({ connect: settled, deleteGroups: settled }) },
+    kafka: { consumer: () => aConsumer(), admin: () => anAdmin() },
     close: () => {
       kafka.closed += 1;
       return Promise.resolve();
@@ -19,7 +19,7 @@ vi.mock('../../src/audit/kafka-client.js', () => ({
 }));
 
 beforeEach(() => {
-  Object.assign(kafka, { consumers: 0, closed: 0, failures: 0 });
+  Object.assign(kafka, { consumers: 0, closed: 0, failures: 0, questions: 0 });
 });
 
 const settings = { brokers: ['127.0.0.1:1'], topic: 'events' };
@@ -39,6 +39,13 @@ test('a reading that never begins ends with the reason', async () => {
   expect(kafka.consumers).toBe(5);
 });
 
+test('a topic whose leaders are being elected is asked for again, however kafkajs words it', async () => {
+  kafka.failures = 2;
+  const found = await findRanges(settings, new Map(), silentLog);
+  expect(found).toEqual(new Map([[0, { next: 0n, end: 2n }]]));
+  expect(kafka.questions).toBe(3);
+});
+
 async function textsOf(): Promise<string[]> {
   const texts = [];
   for await (const { text } of readRanges(settings, ranges, silentLog)) texts.push(text);
@@ -48,6 +55,23 @@ async function textsOf(): Promise<string[]> {
 function settled(): Promise<void> {
   return Promise.resolve();
 }
+
+function anAdmin(): Pick<Admin, 'connect' | 'deleteGroups' | 'listTopics' | 'fetchTopicOffsets'> {
+  return {
+    connect: settled,
+    deleteGroups: () => Promise.resolve([]),
+    listTopics() {
+      kafka.questions += 1;
+      if (kafka.questions > kafka.failures) return Promise.resolve([settings.topic]);
+      const error = new kafkajs.KafkaJSProtocolError(Object.assign(new Error('no leader'), NO_LEADER));
+      const wrapped = new kafkajs.KafkaJSNumberOfRetriesExceeded(error, { retryCount: 1, retryTime: 1 });
+      return Promise.reject(kafka.questions === 1 ? error : wrapped);
+    },
+    fetchTopicOffsets: () => Promise.resolve([{ partition: 0, offset: '2', low: '0', high: '2' }]),
+  };
+}
+
+const NO_LEADER = { retriable: true, type: 'LEADER_NOT_AVAILABLE', code: 5 };
 
 /** Gives the topic's two messages, unless it has lost its group. */
 function aConsumer(): Pick<Consumer, 'connect' | 'subscribe' | 'run' | 'seek' | 'disconnect'> & {
