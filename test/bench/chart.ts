@@ -41,7 +41,7 @@ text { font: 14px system-ui, sans-serif; fill: #1f2328; }
 }
 </style>
 <rect class="ground" width="${WIDTH}" height="${height}"/>
-<text class="title" x="16" y="30">Keys verified a second, on one core</text>
+<text class="title" x="16" y="30">Keys verified a second</text>
 ${rows.join('\n')}
 <text class="below" x="16" y="${height - 14}">${escape(below)}</text>
 </svg>

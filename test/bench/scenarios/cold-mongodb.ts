@@ -15,6 +15,7 @@ const KEYS = 40_000;
 /** First sights of a round that count for nothing: the program is new too. */
 const WARM_UP_KEYS = 2000;
 const WARM_UP_CALLS = 1000;
+const CONNECTIONS = 4;
 const LEVELS = ['linearizable', 'majority'] as const;
 
 export const coldMongodb: Scenario = {
@@ -52,20 +53,20 @@ async function measure(bench: Bench): Promise<Section> {
   await inRounds(bench, 'cold-mongodb', [
     async (counts) => {
       await using service = await startService({ KEYREEVE_MONGODB_URI: uri });
-      using client = await WireClient.open({ address: service.address, path: VERIFY_KEY });
+      await using clients = await openClients(service.address);
       await verifyOne(service.keys, tokens[0] ?? '');
-      const begun = await run(client, frames, 0, WARM_UP_CALLS, 0);
-      const one = await run(client, frames, 0, Math.ceil(begun * bench.seconds), 0);
-      const warm = await run(client, frames, 0, WARM_UP_KEYS);
-      const seen = await run(client, frames, WARM_UP_KEYS, callsFor(bench, warm));
+      const begun = await run(clients.all, frames, 0, WARM_UP_CALLS, 0);
+      const one = await run(clients.all, frames, 0, Math.ceil(begun * bench.seconds), 0);
+      const warm = await run(clients.all, frames, 0, WARM_UP_KEYS);
+      const seen = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench, warm));
       if (!counts) return;
       hot.push(one);
       first.push(seen);
     },
     ...readers.map(({ told }, at) => async (counts: boolean) => {
-      using client = await WireClient.open({ address: `127.0.0.1:${told.port}`, path: VERIFY_KEY });
-      const warm = await run(client, frames, 0, WARM_UP_KEYS);
-      const read = await run(client, frames, WARM_UP_KEYS, callsFor(bench, warm));
+      await using clients = await openClients(`127.0.0.1:${told.port}`);
+      const warm = await run(clients.all, frames, 0, WARM_UP_KEYS);
+      const read = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench, warm));
       if (counts) reads[at]?.push(read);
     }),
   ]);
@@ -73,11 +74,29 @@ async function measure(bench: Bench): Promise<Section> {
   return toSection(hot, first, reads);
 }
 
-/** Answers calls a second. */
-async function run(client: WireClient, frames: readonly Buffer[], from: number, calls: number, step = 1) {
-  const answers = await client.keepBusy(IN_FLIGHT, calls, (call) => frames[from + call * step] ?? Buffer.alloc(0));
-  expectValid(answers, 'cold on MongoDB');
-  return calls / answers.seconds;
+/** As gateways that have a connection each. */
+async function openClients(address: string): Promise<AsyncDisposable & { readonly all: readonly WireClient[] }> {
+  const stack = new Opened();
+  const all: WireClient[] = [];
+  while (all.length < CONNECTIONS) {
+    const client = await WireClient.open({ address, path: VERIFY_KEY });
+    all.push(stack.adopt(client, () => client[Symbol.dispose]()));
+  }
+  return { all, [Symbol.asyncDispose]: () => stack[Symbol.asyncDispose]() };
+}
+
+/** Answers calls a second. The clients take turns with the keys. */
+async function run(clients: readonly WireClient[], frames: readonly Buffer[], from: number, calls: number, step = 1) {
+  const each = Math.ceil(calls / clients.length);
+  const answers = await Promise.all(
+    clients.map((client, at) =>
+      client.keepBusy(IN_FLIGHT, each, (call) => {
+        return frames[(from + (call * clients.length + at) * step) % frames.length] ?? Buffer.alloc(0);
+      }),
+    ),
+  );
+  for (const one of answers) expectValid(one, 'cold on MongoDB');
+  return (each * clients.length) / Math.max(...answers.map(({ seconds }) => seconds));
 }
 
 /** As many keys as are left, at the most. */
@@ -102,8 +121,8 @@ function toSection(hot: number[], first: number[], reads: readonly number[][]): 
   return {
     title: 'Keys not in memory: MongoDB',
     text:
-      'A replica set of three members on the same machine, no process of this table pinned to a core, 64 calls in ' +
-      `flight, by a client of the bench. Of ${KEYS.toLocaleString('en-US')} keys each is asked for once after a start of the service. Beside it ` +
+      'A replica set of three members on the same machine, no process of this table pinned to a core, ' +
+      `${CONNECTIONS * IN_FLIGHT} calls in flight on ${CONNECTIONS} connections, by clients of the bench. Of ${KEYS.toLocaleString('en-US')} keys each is asked for once after a start of the service. Beside it ` +
       'a bare grpc-js server that reads each key by its digest, and nothing else.',
     head: ['VerifyKey', 'calls a second', 'of a linearizable read’s for each'],
     rows: [
