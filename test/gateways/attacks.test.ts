@@ -195,6 +195,22 @@ describe.each(HTTP_GATEWAYS)('behind $gateway', ({ gateway: name, start }) => {
   }
 });
 
+test('on a route without a check nothing of a client’s reaches the upstream under our names, by the examples', async () => {
+  const ours = FORGED.filter((line) => !line.startsWith('x-keyreeve-admin'));
+  const [{ start: startNginx }, { start: startCaddy }] = HTTP_GATEWAYS;
+  await using nginx = await startNginx(service.httpAddress, (example) =>
+    example.replace('include checked.conf;', 'include unchecked.conf;'),
+  );
+  expect(toldUpstream(await nginx.get('hotmetal', ours))).toEqual({});
+  // Nothing but what keeps them out, and the upstream.
+  await using caddy = await startCaddy(service.httpAddress, (example) =>
+    example.replace(/reverse_proxy 127\.0\.0\.1:8081 \{.*\n\t\t\}\n/s, ''),
+  );
+  const response = await caddy.get('hotmetal', [...ours, 'x-keyreeve-admin: true']);
+  expect(response.status).toBe(200);
+  expect(toldUpstream(response)).toEqual({});
+});
+
 test('behind an nginx that takes every name, what no header of its configuration replaces is refused', async () => {
   const lenient = (example: string) =>
     example.replace(/^http \{$/m, 'http {\nunderscores_in_headers on;\nignore_invalid_headers off;');

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { newCallerToken } from '../../src/config/callers.js';
 import { startCaddy } from '../support/caddy.js';
+import { freePort } from '../support/free-port.js';
 import { HTTP_GATEWAYS } from '../support/gateways.js';
 import { withToken } from '../support/grpc-server.js';
 import { makeGuardedFolder } from '../support/guard.js';
@@ -44,6 +45,34 @@ describe.each(HTTP_GATEWAYS)('$gateway', ({ gateway: name, start }) => {
     await own.restart();
     await expect.poll(async () => (await gateway.get('hygiara', lines)).status, { timeout: 30_000 }).toBe(200);
     expect((await gateway.get('hygiara')).status).toBe(401);
+  });
+
+  test('lets nobody in while the service hangs', async () => {
+    await using own = await startService(HTTP);
+    // As long as the example has it.
+    const unchanged = (example: string) => example.replaceAll(/(_timeout) 1s/g, '$1 1000ms');
+    await using gateway = await start(own.httpAddress, unchanged);
+    const { secret } = await issue(own, 'hygiara');
+    const lines = [`x-api-key: ${secret}`];
+    await expect.poll(async () => (await gateway.get('hygiara', lines)).status).toBe(200);
+    process.kill(own.pid, 'SIGSTOP');
+    const refused = await gateway.get('hygiara', lines);
+    process.kill(own.pid, 'SIGCONT');
+    expect(refused.status).toBeGreaterThanOrEqual(500);
+    expect(refused.received).toBeUndefined();
+  });
+
+  test('asks another replica where one does not answer', async () => {
+    const closed = await freePort();
+    const two = (example: string) =>
+      example
+        .replace('server 127.0.0.1:8081;', `server 127.0.0.1:8081;\nserver localhost:${closed};`)
+        .replace('reverse_proxy 127.0.0.1:8081 {', `reverse_proxy 127.0.0.1:8081 localhost:${closed} {`);
+    await using gateway = await start(service.httpAddress, two);
+    const { secret } = await issue(service, 'hygiara');
+    for (let time = 1; time <= 20; time += 1) {
+      expect((await gateway.get('hygiara', [`x-api-key: ${secret}`])).status).toBe(200);
+    }
   });
 
   test('keeps its connections, whatever is answered', async () => {
@@ -163,16 +192,13 @@ describe('with a callers file', () => {
         .replace('keyreeve.example.org', 'localhost')
         .replaceAll('http://keyreeve/', 'https://keyreeve/');
     const caddyWith = (certificate: string) => (example: string) =>
-      example.replace(
-        '# header_up',
-        `transport http {
-				tls
-				tls_server_name localhost
-				tls_trusted_ca_certs ${pem('ca.pem')}
-				tls_client_auth ${pem(`${certificate}.pem`)} ${pem(`${certificate}.key`)}
-			}
-			# header_up`,
-      );
+      example
+        .replace(
+          '# tls_client_auth gateway.pem gateway.key',
+          `tls_client_auth ${pem(certificate)}.pem ${pem(certificate)}.key`,
+        )
+        .replace('# tls_trusted_ca_certs keyreeve-ca.pem', `tls_trusted_ca_certs ${pem('ca.pem')}`)
+        .replace('# tls_server_name keyreeve.example.org', 'tls_server_name localhost');
     // Nobody has a key here: known, a gateway is told to refuse.
     await using nginx = await startNginx(own.httpAddress, nginxWith('gateway'));
     expect((await nginx.get('hygiara')).status).toBe(401);

@@ -12,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { newCallerToken } from '../../src/config/callers.js';
 import { KeyServiceClient } from '../../src/gen/keyreeve/v1/key_service.js';
+import { exchange, toResponse } from '../support/gateway.js';
 import { withToken } from '../support/grpc-server.js';
 import { type GuardedFolder, makeGuardedFolder } from '../support/guard.js';
 import { issue } from '../support/issue.js';
@@ -32,10 +33,9 @@ const platform = token('platform', ['provisioner', 'auditor']);
 const admin = token('admin', ['admin'], { mayAssertActor: true });
 const both = token('both', ['verifier']);
 
-async function statusOf(service: Service, path: string, headers: [string, string][]): Promise<number> {
-  const response = await fetch(`http://${service.httpAddress}${path}`, { headers });
-  await response.arrayBuffer();
-  return response.status;
+async function statusOf(service: Service, path: string, lines: readonly string[]): Promise<number> {
+  const port = Number(service.httpAddress.split(':').at(-1));
+  return toResponse(await exchange(port, [`GET ${path} HTTP/1.1`, 'host: a', 'connection: close', ...lines])).status;
 }
 
 describe('a gateway that is known by its token', () => {
@@ -56,33 +56,31 @@ describe('a gateway that is known by its token', () => {
     await folder[Symbol.asyncDispose]();
   });
 
-  const asks = (route: string, shown: [string, string][], key = bearer) =>
-    statusOf(service, `${route}?keyspace=hotmetal`, [['authorization', `Bearer ${key}`], ...shown]);
+  const asks = (route: string, shown: readonly string[], key = bearer) =>
+    statusOf(service, `${route}?keyspace=hotmetal`, [`authorization: Bearer ${key}`, ...shown]);
 
   test.each(ROUTES)('gets an answer of %s, for what its policy shows it', async (route) => {
-    expect(await asks(route, [['x-keyreeve-token', gateway.text]])).toBe(200);
-    expect(await asks(route, [['x-keyreeve-token', gateway.text]], elsewhere)).toBe(401);
-    expect(await asks(route, [['x-keyreeve-token', admin.text]], elsewhere)).toBe(200);
+    expect(await asks(route, [`X-Keyreeve-Token: ${gateway.text}`])).toBe(200);
+    expect(await asks(route, [`X-Keyreeve-Token: ${gateway.text}`], elsewhere)).toBe(401);
+    expect(await asks(route, [`X-Keyreeve-Token: ${admin.text}`], elsewhere)).toBe(200);
   });
 
   test.each(ROUTES)('and any other, or one without the role, none that lets in, from %s', async (route) => {
     for (const shown of [
       [],
-      [['x-keyreeve-token', '']],
-      [['x-keyreeve-token', 'krt_nobody']],
-      [['x-keyreeve-token', `Bearer ${gateway.text}`]],
-      [
-        ['x-keyreeve-token', gateway.text],
-        ['x-keyreeve-token', gateway.text],
-      ],
-      [['x-keyreeve-token', platform.text]],
-      [['cookie', `x-keyreeve-token=${gateway.text}`]],
-    ] as [string, string][][]) {
+      ['X-Keyreeve-Token:'],
+      ['X-Keyreeve-Token: krt_nobody'],
+      [`X-Keyreeve-Token: Bearer ${gateway.text}`],
+      [`X-Keyreeve-Token: ${gateway.text}`, `X-Keyreeve-Token: ${gateway.text}`],
+      [`X-Keyreeve-Token: ${gateway.text}, ${gateway.text}`],
+      [`X-Keyreeve-Token: ${platform.text}`],
+      [`cookie: x-keyreeve-token=${gateway.text}`],
+    ]) {
       expect(await asks(route, shown)).toBe(500);
     }
     // Authorization is the client's: the token of a caller is nothing there.
     expect(await asks(route, [], gateway.text)).toBe(500);
-    expect(await asks(route, [['x-keyreeve-token', gateway.text]], gateway.text)).toBe(401);
+    expect(await asks(route, [`X-Keyreeve-Token: ${gateway.text}`], gateway.text)).toBe(401);
     expect(await statusOf(service, `${route}?keyspace=hotmetal&x-keyreeve-token=${gateway.text}`, [])).toBe(500);
   });
 
@@ -172,14 +170,16 @@ describe('over TLS', () => {
   });
 
   test('a session that is taken up again shows no more than the one before', async () => {
-    for (const [certificate, status] of [
-      ['gateway', 200],
-      ['stranger', 500],
-      [undefined, 500],
+    for (const [certificate, callerToken, status] of [
+      ['gateway', undefined, 200],
+      ['stranger', undefined, 500],
+      ['stranger', admin.text, 500],
+      [undefined, undefined, 500],
+      [undefined, admin.text, 500],
     ] as const) {
       // A connection for each request, and each but the first takes up the session of the one before.
       const agent = new Agent({ keepAlive: false, maxCachedSessions: 10 });
-      for (let time = 1; time <= 3; time += 1) expect(await asks(certificate, undefined, agent)).toBe(status);
+      for (let time = 1; time <= 3; time += 1) expect(await asks(certificate, callerToken, agent)).toBe(status);
       agent.destroy();
     }
   });

@@ -26,8 +26,13 @@ export async function startCaddy(
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-caddy-'));
   const { ports, replace } = await readdress(service, upstream.port);
   const file = join(folder.path, 'Caddyfile');
-  await writeFile(file, replace(change(await readFile(EXAMPLE, 'utf8'))));
+  await writeFile(file, replace(patient(change(await readFile(EXAMPLE, 'utf8')))));
   const args = ['run', '--config', file, '--adapter', 'caddyfile'];
   const home = { HOME: folder.path, XDG_DATA_HOME: folder.path, XDG_CONFIG_HOME: folder.path };
   return runGateway({ command, args, env: { ...home, ...env } }, ports, [upstream, folder]);
+}
+
+/** A machine that is busy takes longer than a gateway should wait. */
+function patient(example: string): string {
+  return example.replaceAll(/(_timeout) 1s$/gm, '$1 60s');
 }
