@@ -44,7 +44,7 @@ export interface Gateway extends AsyncDisposable {
 }
 
 /** Where the examples listen. */
-export const EXAMPLE_PORTS: Readonly<Record<string, number>> = {
+const EXAMPLE_PORTS: Readonly<Record<string, number>> = {
   hotmetal: 8101,
   metal: 8102,
   metlo: 8103,
