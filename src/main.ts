@@ -79,13 +79,19 @@ export async function run(env: Environment): Promise<void> {
 
 /** As `run`, of parts that are given. */
 export async function start(
-  { settings, keyspaces, accessFiles, ...access }: Config,
+  { settings, keyspaces, exampleKeyspaces, accessFiles, ...access }: Config,
   { clock, openStore, openSink }: Assembly,
 ): Promise<void> {
   const { peppers } = settings;
   const log = createLog(settings.logLevel);
   const meters = { calls: new CallMeters(), store: new StoreMeters() };
   for (const warning of settings.warnings) log.warn({ setting: formatProblem(warning) }, 'setting ignored');
+  if (exampleKeyspaces !== undefined) {
+    log.warn(
+      { keyspaces: exampleKeyspaces },
+      'no config/keyspaces.yaml here: serving the example keyspaces; put your own there, or name it in KEYREEVE_KEYSPACES',
+    );
+  }
 
   // Closed in reverse: the server drains (4 s at most), the relay publishes what is left (3.5 s) and beside it the verifier
   // writes what it gathered (2 s), the store closes (2 s).

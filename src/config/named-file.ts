@@ -1,5 +1,5 @@
 /** The files that settings name: read, or what is wrong with them told by their variable. */
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 
 import type { Problem } from './problems.js';
 import type { NamedFile } from './settings.js';
@@ -13,6 +13,14 @@ export async function readNamed(file: NamedFile): Promise<string | undefined | P
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
     return [fault(file, `a file that can be read (${code})`)];
   }
+}
+
+/** Whether something lies there; what cannot be told, for lack of a right, does. */
+export async function isThere(path: string): Promise<boolean> {
+  return await stat(path).then(
+    () => true,
+    (error: unknown) => !(error instanceof Error && 'code' in error && error.code === 'ENOENT'),
+  );
 }
 
 /** The problems inside a file, with its path before theirs. */

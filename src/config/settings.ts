@@ -1,4 +1,5 @@
 /** The settings: a pure function of the environment, which nothing else reads. */
+import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 
 import type { Peppers } from '../keys/pepper.js';
@@ -86,9 +87,10 @@ export function namedFiles(
   NamedFile
 > {
   const given = setVariables(env);
-  const named = (variable: string, path?: string): NamedFile => ({ variable, path: given[variable] ?? path });
+  const named = (variable: string): NamedFile => ({ variable, path: given[variable] });
+  const keyspaces = named('KEYREEVE_KEYSPACES');
   return {
-    keyspaces: named('KEYREEVE_KEYSPACES', KEYSPACES_FILE),
+    keyspaces: keyspaces.path ? keyspaces : { ...keyspaces, path: KEYSPACES_FILE, instead: EXAMPLE_KEYSPACES },
     callers: named('KEYREEVE_CALLERS'),
     certificate: named('KEYREEVE_TLS_CERT'),
     privateKey: named('KEYREEVE_TLS_KEY'),
@@ -103,9 +105,13 @@ export interface NamedFile {
   readonly variable: string;
   /** Absent: the variable is unset and has no default. */
   readonly path: string | undefined;
+  /** What is read where nothing is named and there is no file at the default's path. */
+  readonly instead?: string;
 }
 
 const KEYSPACES_FILE = 'config/keyspaces.yaml';
+/** Those that come with the program. */
+const EXAMPLE_KEYSPACES = fileURLToPath(new URL(`../../${KEYSPACES_FILE}`, import.meta.url));
 
 const address = z.string('host:port').transform((value, context) => {
   const parsed = parseAddress(value);
@@ -178,7 +184,14 @@ const environmentSchema = variablesSchema.check(
 // Wherever it was put, a URI with a user may hold a password.
 const hides: Hides = (name, value) => SECRET_VARIABLES.has(name) || (typeof value === 'string' && value.includes('@'));
 const SECRET_VARIABLES = new Set(['KEYREEVE_MONGODB_URI', 'KEYREEVE_PEPPERS', 'KEYREEVE_KAFKA_PASSWORD']);
-const COMMAND_VARIABLES = ['KEYREEVE_SERVER', 'KEYREEVE_TOKEN', 'KEYREEVE_TOKEN_FILE', 'KEYREEVE_CA_CERT'];
+const COMMAND_VARIABLES = [
+  'KEYREEVE_SERVER',
+  'KEYREEVE_TOKEN',
+  'KEYREEVE_TOKEN_FILE',
+  'KEYREEVE_CA_CERT',
+  'KEYREEVE_CLIENT_CERT',
+  'KEYREEVE_CLIENT_KEY',
+];
 const OWN = 'KEYREEVE_';
 const KNOWN_VARIABLES = [...Object.keys(variablesSchema.shape), ...COMMAND_VARIABLES];
 const KNOWN_NAMES = KNOWN_VARIABLES.map((name) => name.slice(OWN.length));

@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
@@ -63,6 +63,31 @@ describe('the configuration', () => {
     expect(settings.keyspacesFile).toBe('config/keyspaces.yaml');
     expect(keyspaces.size).toBe(5);
     expect(rest).toEqual({});
+  });
+
+  describe('in a folder of somebody else', () => {
+    const before = process.cwd();
+    beforeEach(() => process.chdir(folder));
+    afterEach(() => process.chdir(before));
+
+    test('has the example keyspaces where there are none, and says so', async () => {
+      const { keyspaces, exampleKeyspaces } = await configOf({});
+      expect(keyspaces.size).toBe(5);
+      expect(exampleKeyspaces).toBe(join(before, 'config', 'keyspaces.yaml'));
+    });
+
+    test('has no examples where there are keyspaces, right or wrong, or others are named', async () => {
+      await mkdir('config');
+      await writeFile(join('config', 'keyspaces.yaml'), KEYSPACES);
+      const { keyspaces, exampleKeyspaces } = await configOf({});
+      expect([[...keyspaces.keys()], exampleKeyspaces]).toEqual([['shop'], undefined]);
+      await writeFile(join('config', 'keyspaces.yaml'), 'keyspaces: []');
+      expect(await problemsOf({})).toEqual([expect.stringContaining('config/keyspaces.yaml: keyspaces')]);
+      await rm('config', { recursive: true });
+      expect(await problemsOf({ KEYREEVE_KEYSPACES: 'config/keyspaces.yaml' })).toEqual([
+        'KEYREEVE_KEYSPACES: "config/keyspaces.yaml"; expected a file that can be read (ENOENT)',
+      ]);
+    });
   });
 
   test('holds what all the files say', async () => {

@@ -43,9 +43,10 @@ async function check({ keyspaces, callers }: Options, terminal: Terminal): Promi
   return exitCodes.ok;
 }
 
-function describe({ keyspaces, callers }: Config): string {
+function describe({ keyspaces, exampleKeyspaces, callers }: Config): string {
   const known = callers
     ? counted(callers.size, 'caller')
     : 'no callers file, so everyone who connects is the caller local';
-  return `ok: ${counted(keyspaces.size, 'keyspace')}, ${known}`;
+  const examples = exampleKeyspaces === undefined ? '' : ' (the examples, as there is no config/keyspaces.yaml here)';
+  return `ok: ${counted(keyspaces.size, 'keyspace')}${examples}, ${known}`;
 }
