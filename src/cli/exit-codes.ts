@@ -15,7 +15,7 @@ export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 const MEANINGS: Readonly<Record<keyof typeof exitCodes, string>> = {
   ok: 'done; of a verification: the key is valid',
-  no: 'the answer is no: the credential is not valid, the audit has a fault, a file has problems, a line was refused',
+  no: 'the answer is no: the credential is not valid, the audit has a fault, a file has problems, a line was refused, the service cannot answer',
   usage: 'the command line, an input file or a setting of the command is at fault',
   refused: 'the service refused: an argument, not found, a conflict, a limit',
   denied: 'the service does not know the caller, or does not allow it this',

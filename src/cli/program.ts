@@ -7,6 +7,7 @@ import { addAuditList } from './commands/audit-list.js';
 import { addAuditVerify } from './commands/audit-verify.js';
 import { addCallersToken } from './commands/callers-token.js';
 import { addConfigCheck } from './commands/config-check.js';
+import { addHealth } from './commands/health.js';
 import { addKeysCreate } from './commands/keys-create.js';
 import { addKeysGet } from './commands/keys-get.js';
 import { addKeysImport } from './commands/keys-import.js';
@@ -53,6 +54,7 @@ export function createProgram(terminal: Terminal, end: (code: ExitCode) => void)
     .addHelpText('after', ['', explainEnvironment(), '', explainExitCodes(), example('keyreeve serve')].join('\n'));
 
   addServe(program, terminal);
+  addHealth(program, terminal, end);
 
   const keys = program.command('keys').description('issue, show, list, change, rotate, revoke, import and verify keys');
   addKeysCreate(keys, terminal);

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Server, ServerCredentials, type UntypedServiceImplementation } from '@grpc/grpc-js';
 
 import { runCommand } from '../../src/cli/program.js';
+import { HealthService } from '../../src/gen/health/v1/health.js';
 import { AuditServiceService } from '../../src/gen/keyreeve/v1/audit_service.js';
 import { KeyServiceService } from '../../src/gen/keyreeve/v1/key_service.js';
 import { OrganizationServiceService } from '../../src/gen/keyreeve/v1/organization_service.js';
@@ -47,13 +48,14 @@ export interface FakeService extends AsyncDisposable {
 
 /** A service on loopback with these handlers; every other call answers UNIMPLEMENTED. */
 export async function fakeService(
-  handlers: Partial<Record<'keys' | 'audit' | 'organizations', UntypedServiceImplementation>>,
+  handlers: Partial<Record<'keys' | 'audit' | 'organizations' | 'health', UntypedServiceImplementation>>,
   credentials = ServerCredentials.createInsecure(),
 ): Promise<FakeService> {
   const server = new Server();
   server.addService(KeyServiceService, handlers.keys ?? {});
   server.addService(AuditServiceService, handlers.audit ?? {});
   server.addService(OrganizationServiceService, handlers.organizations ?? {});
+  server.addService(HealthService, handlers.health ?? {});
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync('127.0.0.1:0', credentials, (error, bound) => {
       if (error) reject(error);

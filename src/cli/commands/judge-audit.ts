@@ -20,8 +20,9 @@ import { type ConnectionOptions, toConnection } from '../service/connection.js';
 import { ServiceHeads } from '../service/service-heads.js';
 import { print, type Terminal } from '../terminal.js';
 import { fileEntries, topicEntries } from './audit-entries.js';
-import { openStore, toSettings } from './open-store.js';
+import { openStore } from './open-store.js';
 import { Progress } from './progress.js';
+import { toSettings } from './to-settings.js';
 
 export type JudgeAuditOptions = ConnectionOptions & {
   readonly file?: string;

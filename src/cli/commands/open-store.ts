@@ -1,22 +1,14 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { formatProblem } from '../../config/problems.js';
-import { parseSettings, type Environment, type Settings } from '../../config/settings.js';
+import type { Settings } from '../../config/settings.js';
 import { sourceOf } from '../../keys/chain.js';
 import { systemClock } from '../../keys/clock.js';
 import { openMongoStore } from '../../store/mongodb/open.js';
 import type { Store } from '../../store/port.js';
 import { DATABASE_FILE, InUse, openSqliteStore } from '../../store/sqlite/open.js';
 import { exitCodes } from '../exit-codes.js';
-import { CommandFault, UsageFault } from '../faults.js';
-
-/** The service's own settings. @throws UsageFault with all that is wrong with them */
-export function toSettings(env: Environment): Settings {
-  const settings = parseSettings(env);
-  if (Array.isArray(settings)) throw new UsageFault(settings.map(formatProblem).join('\n'));
-  return settings;
-}
+import { CommandFault } from '../faults.js';
 
 /**
  * Opens the service's store beside the service, or instead of it.

@@ -8,6 +8,7 @@ import { UsageFault } from '../faults.js';
 import { printableJson } from '../output/printable.js';
 import { toTable } from '../output/table.js';
 import { print, type Terminal } from '../terminal.js';
+import { toSettings } from './to-settings.js';
 
 interface Options {
   readonly json?: boolean;
@@ -53,7 +54,7 @@ function parseVersion(text: string): number {
 
 async function countKeys({ json }: Options, terminal: Terminal): Promise<void> {
   // The stores take longer to load than most commands to run.
-  const { openStore, toSettings } = await import('./open-store.js');
+  const { openStore } = await import('./open-store.js');
   const settings = toSettings(terminal.env);
   await using store = await openStore(settings, WHILE_SERVED);
   const counts = await store.countDigests(Deadline.after(COUNT_MS_MAX, systemClock));

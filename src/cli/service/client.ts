@@ -92,5 +92,11 @@ export class ServiceClient implements Disposable {
 
 function toCredentials(security: Connection['security']): ChannelCredentials {
   if (security.kind === 'plaintext') return credentials.createInsecure();
-  return credentials.createSsl(security.signers === 'system' ? null : security.signers.given);
+  const { signers, identity } = security;
+  return credentials.createSsl(
+    typeof signers === 'string' ? null : signers.given,
+    identity?.privateKey,
+    identity?.certificate,
+    { rejectUnauthorized: signers !== 'none' },
+  );
 }

@@ -1,6 +1,7 @@
 /** Where the service is, and how to talk to it: decided from options and environment before anything is sent. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { createSecureContext } from 'node:tls';
 import { type Command, Option } from 'commander';
 
 import { type Address, isLoopback, parseAddress } from '../../config/address.js';
@@ -15,6 +16,8 @@ export interface ConnectionOptions {
   readonly server?: Address;
   readonly tls?: boolean;
   readonly caCert?: string;
+  readonly clientCert?: string;
+  readonly clientKey?: string;
   readonly insecure?: boolean;
   readonly tokenFile?: string;
   readonly timeout: number;
@@ -22,12 +25,23 @@ export interface ConnectionOptions {
 
 export interface Connection {
   readonly address: Address;
-  /** `system`: signed by one of those that Node trusts; `given`: by one of these, in PEM. */
-  readonly security:
-    { readonly kind: 'plaintext' } | { readonly kind: 'tls'; readonly signers: 'system' | { readonly given: Buffer } };
+  readonly security: { readonly kind: 'plaintext' } | Tls;
   readonly token?: Secret;
   /** For each call, retries included. */
   readonly timeoutMs: number;
+}
+
+export interface Tls {
+  readonly kind: 'tls';
+  /** Who vouches for the service: `system`, those whom Node trusts; `given`, these, in PEM; `none`, nobody has to. */
+  readonly signers: 'system' | 'none' | { readonly given: Buffer };
+  /** What this client shows, in PEM; absent: nothing. */
+  readonly identity?: Identity;
+}
+
+export interface Identity {
+  readonly certificate: Buffer;
+  readonly privateKey: Buffer;
 }
 
 const DEFAULT_ADDRESS: Address = { host: '127.0.0.1', port: 50_051 };
@@ -39,10 +53,13 @@ export function addConnectionOptions(command: Command): Command {
     .addOption(parsedOption('--server <host:port>', 'the service (default: 127.0.0.1:50051)', parseServer))
     .addOption(new Option('--tls', 'TLS, as is the default anywhere but on loopback'))
     .addOption(new Option('--ca-cert <file>', "TLS, and the certificates (PEM) that sign the service's"))
+    .addOption(new Option('--client-cert <file>', "TLS, and the caller's own certificate (PEM)"))
+    .addOption(new Option('--client-key <file>', 'the key of that certificate (PEM)'))
     .addOption(
       new Option('--insecure', 'plain text, also to another machine: who listens in has the token').conflicts([
         'tls',
         'caCert',
+        'clientCert',
       ]),
     )
     .addOption(new Option('--token-file <file>', "file with the caller's token; see also KEYREEVE_TOKEN"))
@@ -59,11 +76,11 @@ export async function toConnection(options: ConnectionOptions, { env }: Terminal
   const environment = readEnvironment(env);
   const address = options.server ?? addressOf(environment.server) ?? DEFAULT_ADDRESS;
   // What the command line says outright goes before what the environment holds for every call.
-  const caCert = options.caCert ?? (options.insecure ? undefined : environment.caCert);
+  const { caCert, clientCert, clientKey } = { ...(options.insecure ? {} : environment), ...options };
   const token = await readToken(options.tokenFile, environment);
   return {
     address,
-    security: await toSecurity({ ...options, caCert }, address),
+    security: await toSecurity({ ...options, caCert, clientCert, clientKey }, address),
     timeoutMs: options.timeout,
     ...(token && { token }),
   };
@@ -87,14 +104,32 @@ function addressOf(text: string | undefined): Address | undefined {
 }
 
 async function toSecurity(
-  { tls, caCert, insecure }: { tls?: boolean; caCert?: string | undefined; insecure?: boolean },
+  { tls, insecure, caCert, clientCert, clientKey }: TlsOptions,
   address: Address,
 ): Promise<Connection['security']> {
-  if (caCert !== undefined) {
-    return { kind: 'tls', signers: { given: await readCertificates(caCert) } };
+  const signers = caCert === undefined ? 'system' : { given: await readCertificates(caCert) };
+  const identity = await readIdentity(clientCert, clientKey);
+  if (caCert === undefined && !identity && !tls && (insecure || isLoopback(address))) return { kind: 'plaintext' };
+  return { kind: 'tls', signers, ...(identity && { identity }) };
+}
+
+type TlsOptions = Partial<Record<'tls' | 'insecure', boolean | undefined>> &
+  Record<'caCert' | 'clientCert' | 'clientKey', string | undefined>;
+
+/** Undefined where neither is named. @throws UsageFault */
+export async function readIdentity(certFile?: string, keyFile?: string): Promise<Identity | undefined> {
+  if (certFile === undefined && keyFile === undefined) return undefined;
+  if (certFile === undefined || keyFile === undefined) {
+    throw new UsageFault('--client-cert and --client-key: expected both, or neither');
   }
-  if (tls || !(insecure || isLoopback(address))) return { kind: 'tls', signers: 'system' };
-  return { kind: 'plaintext' };
+  const certificate = await readNamed("the file with the caller's certificate", certFile);
+  const privateKey = await readNamed("the file with the certificate's key", keyFile);
+  try {
+    createSecureContext({ cert: certificate, key: privateKey });
+  } catch (error) {
+    throw new UsageFault("the caller's certificate and its key: expected PEM, and that they fit", { cause: error });
+  }
+  return { certificate, privateKey };
 }
 
 async function readCertificates(file: string): Promise<Buffer> {

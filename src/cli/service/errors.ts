@@ -90,7 +90,7 @@ export function exitCodeOf(code: number, reason: string | undefined): ExitCode {
 function hintOf(code: status, reason: string | undefined, { server }: CallContext): string | undefined {
   if (reason !== undefined) return new Map<string, string>(Object.entries(HINTS)).get(reason);
   if (code === status.UNAVAILABLE) {
-    return `is the service running at ${server} (keyreeve serve)? If it is elsewhere, use --server; if only one side speaks TLS, --tls, --ca-cert or --insecure`;
+    return `is the service running at ${server} (keyreeve serve)? If it is elsewhere, use --server; if only one side speaks TLS, --tls, --ca-cert or --insecure; if it asks for a certificate, --client-cert`;
   }
   if (code === status.CANCELLED) return 'the service ended the call, as when it shuts down: try again';
   if (code === status.DEADLINE_EXCEEDED) return 'try again, or wait longer with --timeout';
