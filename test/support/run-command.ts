@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process';
+import { execFile, type ExecFileOptions } from 'node:child_process';
 import { promisify } from 'node:util';
 import { guard } from './guard.js';
 
@@ -11,9 +11,10 @@ const execFilePromised = promisify(execFile);
 export async function runCommand(
   command: string,
   args: readonly string[],
-  { timeoutMs = 300_000 } = {},
+  { timeoutMs = 300_000, ...where }: { timeoutMs?: number } & Pick<ExecFileOptions, 'cwd' | 'env' | 'uid' | 'gid'> = {},
 ): Promise<{ stdout: string; stderr: string }> {
-  const running = execFilePromised(command, args, { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 64 << 20 });
+  const limits = { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 64 << 20 } as const;
+  const running = execFilePromised(command, args, { ...where, ...limits });
   const guarded = running.child.pid === undefined ? undefined : guard({ pid: running.child.pid });
   try {
     return await running;

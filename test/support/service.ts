@@ -1,5 +1,5 @@
 /** The service as built and as an operator runs it: a process of its own, which a test can stop and kill. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -39,7 +39,7 @@ export interface Service extends AsyncDisposable {
   ended(): Promise<void>;
 }
 
-export interface ServiceOptions {
+export interface ServiceOptions extends Pick<SpawnOptions, 'cwd' | 'uid' | 'gid'> {
   /** What node runs in the place of the built command. */
   readonly program?: readonly string[];
 }
@@ -53,7 +53,7 @@ export type ServiceSettings = Readonly<Record<`KEYREEVE_${string}`, string>>;
  */
 export async function startService(
   settings: ServiceSettings = {},
-  { program = [COMMAND, 'serve'] }: ServiceOptions = {},
+  { program = [COMMAND, 'serve'], ...where }: ServiceOptions = {},
 ): Promise<Service> {
   const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-service-'));
   const dataDir = join(folder.path, 'data');
@@ -67,6 +67,7 @@ export async function startService(
     child = spawn(process.execPath, program, {
       env: { PATH: process.env.PATH, KEYREEVE_LISTEN: listen, KEYREEVE_DATA_DIR: dataDir, ...settings },
       stdio: ['pipe', 'pipe', 'pipe'],
+      ...where,
     });
     // It may be gone before it has read everything.
     child.stdin?.on('error', () => undefined);
