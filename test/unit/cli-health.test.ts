@@ -5,8 +5,7 @@ import { type sendUnaryData, ServerCredentials, type ServerUnaryCall } from '@gr
 import { expect, test } from 'vitest';
 
 import { exitCodes } from '../../src/cli/exit-codes.js';
-import type {
-  HealthCheckResponse} from '../../src/gen/health/v1/health.js';
+import type { HealthCheckResponse } from '../../src/gen/health/v1/health.js';
 import {
   type HealthCheckRequest,
   HealthCheckResponse_ServingStatus as ServingStatus,
