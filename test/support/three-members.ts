@@ -15,6 +15,9 @@ import { startProxy, type TcpProxy } from './tcp-proxy.js';
 
 const READY_MS_MAX = 60_000;
 
+/** Three of them on one machine: each would take half of its memory for a cache. */
+export const memberArguments = ['--wiredTigerCacheSizeGB', '0.25'];
+
 export interface Member {
   /** As the set's configuration names it: the proxy's address. */
   readonly address: string;
@@ -114,8 +117,7 @@ async function startMember(binary: string): Promise<StartedMember> {
 
   async function start(): Promise<void> {
     const place = ['--dbpath', folder.path, '--port', `${port}`, '--bind_ip', '127.0.0.1'];
-    // Three of them on one machine: each would take half of its memory for a cache.
-    const settings = ['--replSet', replicaSetName, '--wiredTigerCacheSizeGB', '0.25', '--oplogSize', '64'];
+    const settings = ['--replSet', replicaSetName, ...memberArguments, '--oplogSize', '64'];
     const started = spawn(binary, [...place, ...settings], { stdio: 'ignore', detached: true });
     child = started;
     if (started.pid !== undefined) {
