@@ -51,3 +51,13 @@ test('every setting that is listed exists, with its default', () => {
     expect(JSON.stringify(settings)).not.toContain('unknown variable');
   }
 });
+
+test('every setting that there is, is listed', () => {
+  const listed = rowsOf('Settings').flatMap(({ names }) => names);
+  const source = readFileSync(new URL('../../src/config/settings.ts', import.meta.url), 'utf8');
+  const settings = [...source.matchAll(/^ {2}(KEYREEVE_[A-Z_]+):/gm)]
+    .map(([, name = '']) => name)
+    .filter((name) => !JSON.stringify(parseSettings({ [name]: 'x' })).includes('does not support it'));
+  expect(settings.length).toBeGreaterThan(20);
+  expect(listed.sort()).toEqual(settings.sort());
+});
