@@ -135,6 +135,8 @@ export async function start(
     log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');
   }
   if (!access.callers) log.warn('no callers file: whoever connects is the caller "local" and may do everything');
+  // Until here a signal ends the process at once: nobody is served yet.
+  const signal = stopSignal(broken);
   log.info(
     {
       address: serving.server.address,
@@ -144,8 +146,7 @@ export async function start(
     },
     'serving',
   );
-  // Until here a signal ends the process at once: nobody is served yet.
-  log.info({ signal: await stopSignal(broken) }, 'stopping');
+  log.info({ signal: await signal }, 'stopping');
 }
 
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
