@@ -5,7 +5,6 @@ import process from 'node:process';
 
 import { openCheckedSink } from './audit/checked-sink.js';
 import { AUDIT_FILE, openFileSink } from './audit/file-sink.js';
-import { openKafkaSink } from './audit/kafka-sink.js';
 import { startRelay } from './audit/relay.js';
 import type { ReadableSink } from './audit/sink.js';
 import { type Access, lifetimeOf } from './config/access.js';
@@ -28,13 +27,11 @@ import type { Keyspace } from './keys/keyspace.js';
 import { fingerprintOf, pepperContradictions, type Peppers, versionInUse } from './keys/pepper.js';
 import { createLog, type Log } from './log.js';
 import { CallMeters } from './metrics/calls.js';
-import { openRegistry, type Watched } from './metrics/registry.js';
+import type { Watched } from './metrics/registry.js';
 import { StoreMeters } from './metrics/store.js';
 import { StoreFault } from './store/faults.js';
 import { metered } from './store/metered.js';
-import { openMongoStore } from './store/mongodb/open.js';
 import type { Store } from './store/port.js';
-import { openSqliteStore } from './store/sqlite/open.js';
 import { openVerifier } from './verify/verifier.js';
 import { readVersion } from './version.js';
 
@@ -149,6 +146,8 @@ export async function start(
   log.info({ signal: await signal }, 'stopping');
 }
 
+// What takes long to load is loaded where it is used: a service on SQLite needs no driver of MongoDB.
+
 async function openStore({ store, installation }: Settings, clock: Clock, log: Log): Promise<Store> {
   const options = {
     source: sourceOf(installation),
@@ -156,10 +155,14 @@ async function openStore({ store, installation }: Settings, clock: Clock, log: L
     report: (done: string) => log.info({ done }, 'store prepared'),
   };
   switch (store.kind) {
-    case 'sqlite':
+    case 'sqlite': {
+      const { openSqliteStore } = await import('./store/sqlite/open.js');
       return openSqliteStore({ dataDir: store.dataDir, ...options });
-    case 'mongodb':
+    }
+    case 'mongodb': {
+      const { openMongoStore } = await import('./store/mongodb/open.js');
       return openMongoStore({ uri: store.uri, leaseMs: store.leaseMs, log, ...options });
+    }
   }
 }
 
@@ -167,8 +170,10 @@ async function openSink({ auditSink }: Settings, log: Log): Promise<ReadableSink
   switch (auditSink.kind) {
     case 'file':
       return openFileSink(join(auditSink.dataDir, AUDIT_FILE), log);
-    case 'kafka':
+    case 'kafka': {
+      const { openKafkaSink } = await import('./audit/kafka-sink.js');
       return openKafkaSink(auditSink, log);
+    }
   }
 }
 
@@ -181,6 +186,7 @@ async function openHttp(
   log: Log,
 ): Promise<HttpServer | undefined> {
   if (!listen) return undefined;
+  const { openRegistry } = await import('./metrics/registry.js');
   const running = new RunningCalls();
   const routes = {
     ...healthRoutes(watched.isReady),
