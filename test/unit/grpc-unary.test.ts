@@ -193,7 +193,7 @@ describe('a call', () => {
         throw new Error('went on');
       };
       const given = Object.assign(rpc, { request: {}, metadata: new Metadata(), getDeadline: () => Infinity });
-      unary(
+      unary<object, unknown, ServerUnaryCall<object, unknown>>(
         'CreateKey',
         handle,
         around,
