@@ -3,7 +3,6 @@ import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { open, readFile, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Admin, type ITopicConfig, Kafka, KafkaJSProtocolError, logLevel } from 'kafkajs';
@@ -11,6 +10,7 @@ import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import type { OwnServer } from './own-server.js';
 import { lastLines, runCommand } from './run-command.js';
+import { serverFolder } from './server-folder.js';
 import { getKafka } from './server-programs.js';
 
 /** How the tests' broker is set, apart from its addresses and folder. */
@@ -70,7 +70,7 @@ export interface SecureListener {
  */
 export async function startKafka({ advertise, secure }: KafkaOptions = {}): Promise<OwnKafka> {
   const { java, classPath } = await getKafka();
-  const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-kafka-'));
+  const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-kafka-'));
   const log = join(folder.path, 'kafka.log');
   const properties = join(folder.path, 'server.properties');
   const port = await freePort();

@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MongoClient } from 'mongodb';
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import { lastLines } from './run-command.js';
+import { serverFolder } from './server-folder.js';
 import { getMongod } from './server-programs.js';
 
 export interface MongodProcess extends AsyncDisposable {
@@ -22,7 +22,7 @@ export interface MongodProcess extends AsyncDisposable {
 export async function startMongodProcess(...args: readonly string[]): Promise<MongodProcess> {
   const binary = await getMongod();
   const port = await freePort();
-  const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-mongod-'));
+  const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-mongod-'));
   const place = ['--dbpath', folder.path, '--port', String(port), '--bind_ip', '127.0.0.1'];
   const child = spawn(binary, [...place, ...args], { stdio: ['ignore', 'pipe', 'ignore'], detached: true });
   const guarded = child.pid === undefined ? undefined : guard({ pid: child.pid });

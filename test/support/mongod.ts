@@ -1,11 +1,11 @@
 import { once } from 'node:events';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MongoMemoryReplSet } from 'mongodb-memory-server-core';
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import type { OwnServer } from './own-server.js';
 import { runCommand } from './run-command.js';
+import { serverFolder } from './server-folder.js';
 import { getMongod } from './server-programs.js';
 
 export const replicaSetName = 'keyreeve';
@@ -38,7 +38,7 @@ export async function startMongod(): Promise<OwnMongod> {
   const binary = await getMongod();
   const version = await versionOf(binary);
   const port = await freePort();
-  const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-mongod-'));
+  const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-mongod-'));
   const set = new MongoMemoryReplSet({
     binary: { systemBinary: binary, version },
     instanceOpts: [{ dbPath: folder.path, port, launchTimeout: 60_000, args: mongodArguments }],

@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { tmpdir } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MongoClient } from 'mongodb';
 
@@ -10,6 +9,7 @@ import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import { replicaSetName, replicaSetSettings } from './mongod.js';
 import { pause, resume } from './pause.js';
+import { serverFolder } from './server-folder.js';
 import { getMongod } from './server-programs.js';
 import { startProxy, type TcpProxy } from './tcp-proxy.js';
 
@@ -109,7 +109,7 @@ interface StartedMember extends Member, AsyncDisposable {
 }
 
 async function startMember(binary: string): Promise<StartedMember> {
-  const folder = await makeGuardedFolder(join(tmpdir(), 'keyreeve-member-'));
+  const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-member-'));
   const port = await freePort();
   // Members name the driver that their own client is not.
   const proxy = await startProxy(port, { suffers: (firstBytes) => firstBytes.includes('nodejs') });
