@@ -59,6 +59,12 @@ async function change({ keys, address }: Service): Promise<(string | undefined)[
   }
 }
 
+/** Its log's lines of a call. */
+function linesOf(service: Service, name: string): object[] {
+  const lines = service.output().split('\n');
+  return lines.filter((line) => line.includes(`"call":"${name}"`)).map((line) => JSON.parse(line) as object);
+}
+
 /** The events as the service lists them. */
 async function listed({ audit }: Service): Promise<string[]> {
   const request = ListAuditEventsRequest.fromPartial(tenant);
@@ -85,9 +91,9 @@ test('each change tells of its trace, a repeat of the first one’s, in one whol
   expect(await service.stop()).toBe(0);
   const file = await readFile(join(service.dataDir, 'audit.jsonl'), 'utf8');
   await expectTraces(file.trimEnd().split('\n'), traces);
-  const lines = service.output().split('\n');
-  const revoked = lines.filter((line) => line.includes('"call":"RevokeKey"')).map((line) => JSON.parse(line) as object);
-  expect(revoked).toMatchObject([{ trace_id: '4bf92f3577b34da6a3ce929d0e0e4736', span_id: '0000000000000005' }]);
+  await expect
+    .poll(() => linesOf(service, 'RevokeKey'))
+    .toMatchObject([{ trace_id: '4bf92f3577b34da6a3ce929d0e0e4736', span_id: '0000000000000005' }]);
 });
 
 test('each change tells of its trace, a repeat of the first one’s, in one whole chain: MongoDB and the topic', async () => {
@@ -115,8 +121,7 @@ test('what a gateway asks over HTTP says in its line which trace its request is 
     });
     expect(response.status).toBe(401);
   }
-  const lines = service.output().split('\n');
-  const asked = lines.filter((line) => line.includes('"call":"ForwardAuth"')).map((line) => JSON.parse(line) as object);
-  expect(asked).toMatchObject([{ span_id: '0000000000000008' }, {}]);
-  expect(asked[1]).not.toHaveProperty('trace_id');
+  // The service answers before its line has come through.
+  await expect.poll(() => linesOf(service, 'ForwardAuth')).toMatchObject([{ span_id: '0000000000000008' }, {}]);
+  expect(linesOf(service, 'ForwardAuth')[1]).not.toHaveProperty('trace_id');
 });
