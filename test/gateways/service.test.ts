@@ -98,11 +98,12 @@ describe.each(HTTP_GATEWAYS)('$gateway', ({ gateway: name, start }) => {
       expect(refused).toMatchObject({ status: 500, body: '{"error":"internal error"}' });
       expect(refused.received).toBeUndefined();
     }
-    const said = service
-      .output()
-      .split('\n')
-      .filter((line) => line.includes('KEYSPACE_NOT_FOUND'));
-    expect(said).toHaveLength(1);
+    const said = () =>
+      service
+        .output()
+        .split('\n')
+        .filter((line) => line.includes('KEYSPACE_NOT_FOUND'));
+    await expect.poll(said).toHaveLength(1);
   });
 
   test('a route may be for one organization and ask for scopes', async () => {
