@@ -3,13 +3,11 @@ import type { Decision } from '../keys/judge-key.js';
 import type { HttpRules, Keyspace } from '../keys/keyspace.js';
 import type { KnownKey } from '../verify/record-cache.js';
 import type { Verification } from '../verify/verifier.js';
+import type { Header } from './header.js';
 import { rateLimitFields } from './rate-limit-fields.js';
 import type { Unreadable } from './read-credential.js';
 import type { RequestHeaders } from './request-headers.js';
 import { forgedNames } from './upstream-headers.js';
-
-/** The name in lower case, and a value of printable ASCII. */
-export type Header = readonly [name: string, value: string];
 
 export type Answer =
   | {

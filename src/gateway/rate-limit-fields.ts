@@ -1,7 +1,7 @@
 /** Where a key stands against its limit, as HTTP tells it. */
 import type { HttpRules } from '../keys/keyspace.js';
 import type { RateStanding } from '../verify/budgets.js';
-import type { Header } from './answer.js';
+import type { Header } from './header.js';
 
 /** The limit holds for a key and those that rotations make of it. */
 const POLICY = '"per-key"';

@@ -3,7 +3,7 @@
  * client are stripped, or it could name itself another organization.
  */
 import type { KnownKey } from '../verify/record-cache.js';
-import type { Header } from './answer.js';
+import type { Header } from './header.js';
 
 const PREFIX = 'x-keyreeve-';
 

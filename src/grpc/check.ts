@@ -8,7 +8,8 @@ import {
 } from '../gen/envoy/config/core/v3/base.js';
 import type { AttributeContext_HttpRequest } from '../gen/envoy/service/auth/v3/attribute_context.js';
 import { type CheckRequest, CheckResponse } from '../gen/envoy/service/auth/v3/external_auth.js';
-import type { Answer, Header } from '../gateway/answer.js';
+import type { Answer } from '../gateway/answer.js';
+import type { Header } from '../gateway/header.js';
 import type { RequestHeaders } from '../gateway/request-headers.js';
 import { upstreamHeadersOf } from '../gateway/upstream-headers.js';
 import type { Log } from '../log.js';

@@ -9,7 +9,8 @@ import { type PeerCertificate, TLSSocket } from 'node:tls';
 
 import type { Access } from '../config/access.js';
 import type { Caller } from '../config/callers.js';
-import { type Answer, FORGED, type Header, MISCONFIGURED, UNAVAILABLE } from '../gateway/answer.js';
+import { type Answer, FORGED, MISCONFIGURED, UNAVAILABLE } from '../gateway/answer.js';
+import type { Header } from '../gateway/header.js';
 import { type Mistake, warnOnce } from '../gateway/mistakes.js';
 import type { RequestHeaders } from '../gateway/request-headers.js';
 import { isLikeOurs, upstreamHeadersOf } from '../gateway/upstream-headers.js';
