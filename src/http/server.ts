@@ -1,4 +1,5 @@
 /** The HTTP port, beside the gRPC one: what gateways, probes and monitoring ask for. */
+import { constants } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -92,7 +93,13 @@ async function answered(handle: Handler, request: IncomingMessage, response: Ser
 }
 
 function contextOf({ certificate, privateKey, clientCa }: TlsIdentity): SecureContextOptions {
-  return { cert: certificate, key: privateKey.reveal(), ca: clientCa };
+  return {
+    cert: certificate,
+    key: privateKey.reveal(),
+    ca: clientCa,
+    // A client that negotiates anew may show another certificate, and Node leaves the socket `authorized` by the first.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+  };
 }
 
 /** Probes have no certificate, and are let in to where nothing is to be learnt. */

@@ -1,4 +1,5 @@
 /** Forward auth of the service as built: by which gateways it may be asked, and over what. */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { copyFile, writeFile } from 'node:fs/promises';
 import { type IncomingMessage } from 'node:http';
@@ -6,6 +7,7 @@ import { Agent, get as getHttps } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { connect, createSecureContext } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { credentials } from '@grpc/grpc-js';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -184,6 +186,22 @@ describe('over TLS', () => {
       for (let time = 1; time <= 3; time += 1) expect(await asks(certificate, callerToken, agent)).toBe(status);
       agent.destroy();
     }
+  });
+
+  test('a connection stays with the certificate that it began with', async () => {
+    const port = Number(service.httpAddress.split(':').at(-1));
+    const socket = connect({
+      ...{ host: '127.0.0.1', port, ca: pem('ca.pem'), servername: 'localhost', maxVersion: 'TLSv1.2' },
+      ...{ cert: pem('unnamed.pem'), key: pem('unnamed.key') },
+    });
+    await once(socket, 'secureConnect');
+    // With the right name, and of another CA: checked it would be refused, as it is where a connection begins with it.
+    socket.setKeyCert(createSecureContext({ cert: pem('stranger.pem'), key: pem('stranger.key') }));
+    const renegotiated = await new Promise<boolean>((resolve) => {
+      socket.on('error', () => undefined).once('close', () => resolve(false));
+      socket.renegotiate({}, () => resolve(true));
+    });
+    expect(renegotiated).toBe(false);
   });
 
   test('a caller that is taken out of the file is unknown from then on, on an open connection too', async () => {
