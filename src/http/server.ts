@@ -2,7 +2,7 @@
 import { constants } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 
 import type { Access, TlsIdentity } from '../config/access.js';
@@ -54,6 +54,7 @@ export async function serveHttp(
   const server = secured ?? createServer(LIMITS, answer);
   // Bounded by their size. Beyond a number they would be dropped, and a gateway's client could hide one so.
   server.maxHeadersCount = 0;
+  const connections = connectionsOf(server);
   await listening(server, listen);
   return {
     // It listens on a port: only a pipe has a name.
@@ -61,7 +62,7 @@ export async function serveHttp(
     admit(next) {
       if (next.tls) secured?.setSecureContext(contextOf(next.tls));
     },
-    [Symbol.asyncDispose]: () => shutDown(server, running),
+    [Symbol.asyncDispose]: () => shutDown(server, connections, running),
   };
 }
 
@@ -107,6 +108,16 @@ function clientsOf({ clientCa }: TlsIdentity) {
   return { requestCert: clientCa !== undefined, rejectUnauthorized: false };
 }
 
+/** Those that are open, also before they have said anything: over TLS the server forgets of these until they have. */
+function connectionsOf(server: Server): ReadonlySet<Socket> {
+  const open = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    open.add(socket);
+    socket.once('close', () => open.delete(socket));
+  });
+  return open;
+}
+
 function listening(server: Server, { host, port }: Address): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error) =>
@@ -117,12 +128,14 @@ function listening(server: Server, { host, port }: Address): Promise<void> {
 }
 
 /** What comes on an open connection is still answered: a gateway has nobody else to ask, and would turn its client away. */
-async function shutDown(server: Server, running: RunningCalls): Promise<void> {
+async function shutDown(server: Server, connections: ReadonlySet<Socket>, running: RunningCalls): Promise<void> {
   server.prependListener('request', (_request, response: ServerResponse) => response.setHeader('connection', 'close'));
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_MS);
   const cutOff = setTimeout(() => running.cutOff(), FINISH_MS_MAX - FLUSH_MS);
-  const over = setTimeout(() => server.closeAllConnections(), FINISH_MS_MAX);
+  const over = setTimeout(() => {
+    for (const socket of connections) socket.destroy();
+  }, FINISH_MS_MAX);
   await closed;
   clearInterval(sweep);
   clearTimeout(cutOff);

@@ -59,3 +59,25 @@ test('a connection that says nothing does not keep the service from ending', asy
   expect(await service.stop()).toBe(0);
   silent.destroy();
 });
+
+test('nor does one that has not begun with TLS', async () => {
+  await using service = await startService({
+    ...HTTP,
+    KEYREEVE_TLS_CERT: certificate('server.pem'),
+    KEYREEVE_TLS_KEY: certificate('server.key'),
+  });
+  const [host = '', port] = service.httpAddress.split(':');
+  const silent = connect(Number(port), host);
+  await new Promise((resolve) => silent.once('connect', resolve));
+  silent.on('error', () => undefined);
+  // That it was accepted is known only when one that came after it has been answered.
+  const ca = readFileSync(certificate('ca.pem'));
+  const options = { ca, servername: 'localhost', agent: false };
+  await new Promise((resolve, reject) => {
+    getHttps(`https://${service.httpAddress}/healthz`, options, (response) => {
+      void text(response).then(resolve);
+    }).once('error', reject);
+  });
+  expect(await service.stop()).toBe(0);
+  silent.destroy();
+});
