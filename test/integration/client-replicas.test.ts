@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 import { openClient, type Verification } from '../../src/client/client.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
+import { pause, resume } from '../support/pause.js';
 import { type Service, startService } from '../support/service.js';
 
 const by = { keyspace: 'hygiara', organizationId: 'acme', actor: { type: 'USER', id: 'ada' } } as const;
@@ -64,6 +65,35 @@ test('a change that its replica dies of is carried out by another, once', async 
     Array.from({ length: 24 }, (_, at) => `key ${at}`).sort(),
   );
   await first.restart();
+});
+
+test('a replica that hangs costs no verification, and lets nobody in who was shut out meanwhile', async () => {
+  const [hanging, , left] = replicas;
+  await using client = openToAll();
+  await using toLeft = openClient({ address: left.address });
+  const created = await toLeft.createKey({ ...by, organizationId: 'hanging', name: 'ci' });
+  if (!created.ok) throw new Error(created.reason);
+  const { credential, key } = created;
+  // A third of it for each replica that is asked.
+  const verify = () => client.verify({ credential }, { timeoutMs: 9000 });
+  const running = load(32, verify);
+  await running.goesOnFor(500);
+  await expect.poll(() => verificationsOf(hanging), { timeout: 20_000 }).toBeGreaterThan(0);
+  await pause(hanging.pid);
+  // Those that the hanging one was asked for are answered by the others.
+  await running.goesOnFor(500);
+  const answers = await running.stop();
+  expect(answers.filter(({ allowed }) => !allowed)).toEqual([]);
+
+  const selector = { keyId: key.keyId };
+  const revoked = await toLeft.revokeKey({ ...by, organizationId: 'hanging', selector, reason: 'COMPROMISED' });
+  expect(revoked).toMatchObject({ ok: true, enforcement: { complete: true } });
+  const after = load(32, verify);
+  await after.goesOnFor(100);
+  const before = verificationsOf(hanging);
+  resume(hanging.pid);
+  await expect.poll(() => verificationsOf(hanging), { timeout: 20_000 }).toBeGreaterThan(before);
+  expect((await after.stop()).filter((answer) => answer.allowed || answer.reason !== 'REVOKED')).toEqual([]);
 });
 
 test('a replica that is killed, and one that is stopped, cost no verification, and come back into turn', async () => {
