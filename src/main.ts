@@ -76,7 +76,7 @@ export async function run(env: Environment): Promise<void> {
 
 /** As `run`, of parts that are given. */
 export async function start(
-  { settings, keyspaces, exampleKeyspaces, accessFiles, ...access }: Config,
+  { settings, keyspaces, exampleKeyspaces, accessFiles, accessDigest, ...access }: Config,
   { clock, openStore, openSink }: Assembly,
 ): Promise<void> {
   const { peppers } = settings;
@@ -126,7 +126,15 @@ export async function start(
     server.admit(next);
     http?.admit(next);
   };
-  const watching = watchAccess({ files: accessFiles, keyspaces, access, admit, log, now: () => clock.now() });
+  const watching = watchAccess({
+    files: accessFiles,
+    keyspaces,
+    access,
+    accessDigest,
+    admit,
+    log,
+    now: () => clock.now(),
+  });
   await using serving = sideBySide({ server, watching, ...(http && { http }) });
   if (settings.store.kind === 'mongodb' && settings.auditSink.kind === 'file') {
     log.warn('MongoDB with an audit file: each replica writes a file of its own, so run one, or publish to Kafka');

@@ -1,5 +1,6 @@
 /** Who may call, and the certificates by which both sides are known: what may change while the service runs. */
-import { X509Certificate } from 'node:crypto';
+import { createHash, X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 
 import type { Keyspace } from '../keys/keyspace.js';
 import { Secret } from '../keys/secret.js';
@@ -41,6 +42,17 @@ export async function loadAccess(
     return [callers, tls].flatMap((part) => (Array.isArray(part) ? part : []));
   }
   return { ...(callers && { callers }), ...(tls && { tls }) };
+}
+
+/** Of what is in the files, not of when they were written: a copy of the same is no change. Never rejects. */
+export async function digestOf({ callers, certificate, privateKey, clientCa }: AccessFiles): Promise<string> {
+  const hash = createHash('sha256');
+  for (const { path } of [callers, certificate, privateKey, clientCa]) {
+    if (path === undefined) continue;
+    const text = await readFile(path).catch(() => 'unreadable');
+    hash.update(createHash('sha256').update(text).digest());
+  }
+  return hash.digest('hex');
 }
 
 /** When the server's certificate begins to hold, and when it ends. */

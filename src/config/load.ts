@@ -1,6 +1,6 @@
 /** What a server is configured with: the settings and the files that they name, or every problem of them all at once. */
 import type { Keyspace } from '../keys/keyspace.js';
-import { type Access, type AccessFiles, loadAccess } from './access.js';
+import { type Access, type AccessFiles, digestOf, loadAccess } from './access.js';
 import { parseKeyspaces } from './keyspaces.js';
 import { isThere, readNamed, within } from './named-file.js';
 import { loadPem } from './pem.js';
@@ -15,6 +15,8 @@ export interface Config extends Access {
   readonly exampleKeyspaces?: string;
   /** Where callers and certificates come from. */
   readonly accessFiles: AccessFiles;
+  /** Of these, from before they were read. */
+  readonly accessDigest: string;
 }
 
 /** @returns the problems inside a file with its path before theirs, those with reading it by its variable */
@@ -22,13 +24,14 @@ export async function loadConfig(env: Environment): Promise<Config | Problem[]> 
   const files = namedFiles(env);
   const settings = parseSettings(env);
   const keyspaces = await loadKeyspaces(files.keyspaces);
+  const accessDigest = await digestOf(files);
   const access = await loadAccess(files, Array.isArray(keyspaces) ? undefined : keyspaces.keyspaces);
   // Read again by each client that is made for Kafka; here it is checked that there is something to read.
   const kafka = await loadPem({ certificate: files.kafkaCertificate, privateKey: files.kafkaKey, ca: files.kafkaCa });
   if (Array.isArray(settings) || Array.isArray(keyspaces) || Array.isArray(access) || Array.isArray(kafka)) {
     return [settings, keyspaces, access, kafka].flatMap((part) => (Array.isArray(part) ? part : []));
   }
-  return { settings, ...keyspaces, ...access, accessFiles: files };
+  return { settings, ...keyspaces, ...access, accessFiles: files, accessDigest };
 }
 
 async function loadKeyspaces(named: NamedFile): Promise<Pick<Config, 'keyspaces' | 'exampleKeyspaces'> | Problem[]> {

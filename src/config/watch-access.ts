@@ -1,10 +1,7 @@
 /** Takes over the callers file and the certificates when they change, without a restart. */
-import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-
 import type { Keyspace } from '../keys/keyspace.js';
 import type { Log } from '../log.js';
-import { type Access, type AccessFiles, lifetimeOf, loadAccess } from './access.js';
+import { type Access, type AccessFiles, digestOf, lifetimeOf, loadAccess } from './access.js';
 import { formatProblem } from './problems.js';
 
 export interface WatchAccessParts {
@@ -12,6 +9,8 @@ export interface WatchAccessParts {
   readonly keyspaces: ReadonlyMap<string, Keyspace>;
   /** As it was loaded at the start. */
   readonly access: Access;
+  /** Of the files, from before that: what changes while the service starts is taken over too. */
+  readonly accessDigest: string;
   /** Told of what is in force from now on. */
   readonly admit: (access: Access) => void;
   readonly log: Log;
@@ -26,17 +25,24 @@ const NEAR_END_MS_MAX = 14 * 24 * 3_600_000;
 const NEAR_END_SHARE = 0.2;
 
 /** SIGHUP makes it look at once. What is wrong is not taken over: what was in force stays, and the log says why. */
-export function watchAccess({ files, keyspaces, access, admit, log, now }: WatchAccessParts): AsyncDisposable {
-  const paths = [files.callers, files.certificate, files.privateKey, files.clientCa].flatMap(({ path }) => path ?? []);
+export function watchAccess({
+  files,
+  keyspaces,
+  access,
+  accessDigest,
+  admit,
+  log,
+  now,
+}: WatchAccessParts): AsyncDisposable {
   let inForce = access;
-  let seen: string | undefined;
+  let seen = accessDigest;
   let looking: Promise<void> = Promise.resolve();
   let warned = new Date(0);
 
   async function look(): Promise<void> {
     const before = seen;
-    seen = await digestOf(paths);
-    if (before !== undefined && seen !== before) await takeOver();
+    seen = await digestOf(files);
+    if (seen !== before) await takeOver();
     warnOfTheEnd();
   }
 
@@ -83,14 +89,4 @@ export function watchAccess({ files, keyspaces, access, admit, log, now }: Watch
       await looking;
     },
   };
-}
-
-/** Of what is in the files, not of when they were written: a copy of the same is no change. Never rejects. */
-async function digestOf(paths: readonly string[]): Promise<string> {
-  const hash = createHash('sha256');
-  for (const path of paths) {
-    const text = await readFile(path).catch(() => 'unreadable');
-    hash.update(createHash('sha256').update(text).digest());
-  }
-  return hash.digest('hex');
 }

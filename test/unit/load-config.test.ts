@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
+import { digestOf } from '../../src/config/access.js';
 import { type Config, loadConfig } from '../../src/config/load.js';
 import { formatProblem } from '../../src/config/problems.js';
 import type { Environment } from '../../src/config/settings.js';
@@ -58,8 +59,9 @@ async function configOf(env: Environment): Promise<Config> {
 
 describe('the configuration', () => {
   test('is that of the shipped keyspaces where nothing is set', async () => {
-    const { settings, keyspaces, accessFiles, ...rest } = await configOf({});
+    const { settings, keyspaces, accessFiles, accessDigest, ...rest } = await configOf({});
     expect(accessFiles.callers.path).toBeUndefined();
+    expect(accessDigest).toBe(await digestOf(accessFiles));
     expect(settings.keyspacesFile).toBe('config/keyspaces.yaml');
     expect(keyspaces.size).toBe(5);
     expect(rest).toEqual({});
