@@ -130,6 +130,11 @@ function showVerifications({ verifier, keyspaces }: Watched, registry: Registry)
     () => verifier.figures().misses.turnedDown,
   );
   counter(
+    'keyreeve_verifications_undecided_total',
+    'Verifications that came to no decision, each of a batch for itself: the store could not tell, or OVERLOADED.',
+    () => verifier.figures().undecided,
+  );
+  counter(
     'keyreeve_budget_blocks_total',
     'Parts of rate budgets that were leased from the store.',
     () => verifier.figures().budgets.blocks,

@@ -64,6 +64,8 @@ export interface VerifierFigures {
   /** Those that wait for the store, and those that were turned down because too many of their caller did. */
   readonly misses: { readonly waiting: number; readonly turnedDown: number };
   readonly lease: Partial<LeaseStanding> & { readonly holds: boolean };
+  /** Verifications that came to no decision, each of a batch for itself. */
+  readonly undecided: number;
   /** Look-ups in the store for want of a lease: those that it answered, and those that failed. */
   readonly unleased: { readonly read: number; readonly failed: number };
   readonly budgets: BudgetCounts;
@@ -104,14 +106,28 @@ export function openVerifier({
   const tally = new DecisionTally();
   const lookedUp = { hit: 0, absent: 0, unknown: 0 };
   const unleased = { read: 0, failed: 0 };
+  let undecided = 0;
 
   const verify: Verifier = (presented, deadline) => {
     const lookUps = recognise(presented.credential, presented.keyspaces, presented.named, peppers);
     if (lookUps === 'malformed') return tallied({ decision: 'MALFORMED' }, presented);
-    const known = verifyNow(lookUps, presented);
+    let known: Verification | undefined;
+    try {
+      known = verifyNow(lookUps, presented);
+    } catch (error) {
+      failed(error);
+    }
     if (known) return tallied(known, presented);
-    return verifyFromStore(lookUps, presented, deadline).then((verification) => tallied(verification, presented));
+    return verifyFromStore(lookUps, presented, deadline).then(
+      (verification) => tallied(verification, presented),
+      failed,
+    );
   };
+
+  function failed(error: unknown): never {
+    undecided += 1;
+    throw error;
+  }
 
   function tallied(verification: Verification, { named, keyspaces }: Presented): Verification {
     const keyspace = 'key' in verification ? verification.key.keyspace : named ? keyspaces[0]?.name : undefined;
@@ -253,6 +269,7 @@ export function openVerifier({
       cache: { ...cache.counts, keys: cache.size },
       misses: { waiting: misses.waiting, turnedDown: misses.turnedDown },
       lease: { ...following.lease?.(), holds: following.holds() },
+      undecided,
       unleased,
       budgets: budgets.counts,
       lastUses: uses.counts,

@@ -294,7 +294,7 @@ test('whoever asks for too much that is not known is told so, and nobody else is
   gate.held = new Promise((resolve) => (release = resolve));
   const waiting = Array.from({ length: 1000 }, () => verifier.verify(noise()));
   await expect(verifier.verify(noise())).rejects.toBeInstanceOf(Overloaded);
-  expect(verifier.figures().misses).toEqual({ waiting: 1000, turnedDown: 1 });
+  expect(verifier.figures()).toMatchObject({ misses: { waiting: 1000, turnedDown: 1 }, undecided: 1 });
   // What memory holds waits for nobody.
   expect((await verifier.verify(credential)).decision).toBe('VALID');
   const elsewhere = verifier.verify(other, [], 'another gateway');
@@ -361,6 +361,7 @@ test('a store that cannot read at once is a fault, and never a key that is not t
   };
   await using verifier = verifierOf({ ...store, follow: () => ({ ...following(() => true), readNow }) });
   for (let n = 0; n < 2; n += 1) expect(() => verifier.ask(credential)).toThrow('lets it fail');
+  expect(verifier.figures().undecided).toBe(2);
 });
 
 test('what memory answers, what it reads, and what joins a read is counted, each once', async () => {
@@ -395,6 +396,7 @@ test('what is read for want of a lease is counted, and what fails then', async (
   await expect(verifier.verify(credential)).rejects.toThrow('lets it fail');
   const figures = verifier.figures();
   expect(figures.unleased).toEqual({ read: 2, failed: 1 });
+  expect(figures.undecided).toBe(1);
   expect(figures.lease).toEqual({ holds: false, remainingMs: 0, replicas: 2 });
   expect(figures.cache).toMatchObject({ keys: 0, reads: 0 });
 });
