@@ -18,7 +18,8 @@ import { isOfReplica } from './retry.js';
 export interface ConnectionOptions {
   /**
    * Where the service is, `host:port`; several for several replicas. Calls go to the replica that has the fewest under
-   * way and has not just failed. A name with several records counts as one address, whose records take turns.
+   * way and has not just failed. A name with several records counts as one address, whose records take turns, also
+   * where one of them hangs: until that is found out, within 15 s, its turn may come again at each try of a verification.
    */
   readonly address: string | readonly string[];
   /** Absent: TLS, and plain text to an address of this machine. `false`: plain text everywhere, token included. */
