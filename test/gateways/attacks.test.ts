@@ -104,12 +104,15 @@ describe.each(HTTP_GATEWAYS)('behind $gateway', ({ gateway: name, start }) => {
   });
 
   test('repeated behind so many others that they would fill what counts them', async () => {
-    const fill = Array.from({ length: 2500 }, (_, n) => `a${n % 10}: b`);
+    // More than Node keeps unless it is told otherwise.
+    const fill = Array.from({ length: 2100 }, () => 'a: b');
     const lines = [`x-api-key: ${apiKey}`, ...fill];
-    const [alone, repeated] = [await gateway.get('hygiara', lines), await gateway.get('hygiara', [...lines, ...lines])];
-    // A gateway may have a limit of its own.
-    if (alone.received) expect(toldUpstream(alone)).toMatchObject({ 'x-keyreeve-organization': ['acme'] });
-    expect(repeated.received).toBeUndefined();
+    const alone = await gateway.get('hygiara', lines);
+    // Some versions of nginx let nothing through that has so many.
+    if (name !== 'nginx' || alone.status !== 400) {
+      expect(toldUpstream(alone)).toMatchObject({ 'x-keyreeve-organization': ['acme'] });
+    }
+    await expectRefused('hygiara', [...lines, `x-api-key: ${apiKey}`]);
   });
 
   test('two in one header, a scheme without a token, and a scheme that is none', async () => {
