@@ -9,7 +9,7 @@ import { CALL_BOUNDS, Latencies } from '../../src/metrics/latencies.js';
 import { openRegistry, type Watched } from '../../src/metrics/registry.js';
 import { StoreMeters } from '../../src/metrics/store.js';
 import { StoreFault } from '../../src/store/faults.js';
-import { metered } from '../../src/store/metered.js';
+import { metered, STORE_OPERATIONS } from '../../src/store/metered.js';
 import type { Store } from '../../src/store/port.js';
 import { readMetrics, type Scraped } from '../support/metrics.js';
 import { ample } from '../support/store-calls.js';
@@ -226,13 +226,27 @@ describe('a store whose calls are observed', () => {
     );
   });
 
+  const following = {
+    holds: () => true,
+    readNow: () => undefined,
+    read: () => Promise.resolve(undefined),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+
+  test('counts each call under its own name, a follower’s read among them', async () => {
+    const meters = new StoreMeters();
+    const names = STORE_OPERATIONS.filter((name) => name !== 'read');
+    const answers = names.map((name) => [name, () => Promise.resolve({ complete: true })]);
+    const store = metered({ ...(Object.fromEntries(answers) as Store), follow: () => following }, meters, systemClock);
+    for (const name of names) {
+      await (store[name] as () => Promise<unknown>)();
+      expect([...meters.durations.keys()].at(-1)).toBe(name);
+    }
+    await store.follow({} as Parameters<Store['follow']>[0]).read('shop', Buffer.alloc(32));
+    expect([...meters.durations.keys()]).toEqual([...names, 'read']);
+  });
+
   test('is asked as directly as before for what a verification waits for', () => {
-    const following = {
-      holds: () => true,
-      readNow: () => undefined,
-      read: () => Promise.resolve(undefined),
-      [Symbol.asyncDispose]: () => Promise.resolve(),
-    };
     const store = metered({ ...answering, follow: () => following }, new StoreMeters(), systemClock);
     const followed = store.follow({} as Parameters<Store['follow']>[0]);
     expect(followed).toMatchObject({ holds: following.holds, readNow: following.readNow });
