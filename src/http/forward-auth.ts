@@ -49,7 +49,10 @@ export function forwardAuthRoutes(
   );
   const authenticate = (carrier: Carrier): Caller => {
     const isCertificateNeeded = access().tls?.clientCa !== undefined;
-    if (isCertificateNeeded && !certificateOf(carrier.socket)) throw new Refused({ refused: 'CALLER_UNKNOWN' });
+    const certificate = certificateOf(carrier.socket);
+    // It was checked when the connection began, and has ended since where the connection was kept for long.
+    const holds = certificate !== undefined && clock.now() <= new Date(certificate.valid_to);
+    if (isCertificateNeeded && !holds) throw new Refused({ refused: 'CALLER_UNKNOWN' });
     return known(carrier);
   };
   const judge = judgeForGateway(parts, 'query', log);

@@ -38,6 +38,8 @@ const LIMITS: ServerOptions = {
   // Longer than gateways keep a connection that they may use again: the one who closes it should be they.
   keepAliveTimeout: 90_000,
 };
+/** As long as for the headers. */
+const HANDSHAKE_MS_MAX = 10_000;
 const FINISH_MS_MAX = 3000;
 // For the last answers to leave.
 const FLUSH_MS = 500;
@@ -50,7 +52,9 @@ export async function serveHttp(
   log: Log,
 ): Promise<HttpServer> {
   const answer = answerBy(new Map(Object.entries(routes)), log);
-  const secured = tls && createTlsServer({ ...LIMITS, ...contextOf(tls), ...clientsOf(tls) }, answer);
+  const secured =
+    tls &&
+    createTlsServer({ ...LIMITS, handshakeTimeout: HANDSHAKE_MS_MAX, ...contextOf(tls), ...clientsOf(tls) }, answer);
   const server = secured ?? createServer(LIMITS, answer);
   // Bounded by their size. Beyond a number they would be dropped, and a gateway's client could hide one so.
   server.maxHeadersCount = 0;

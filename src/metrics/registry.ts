@@ -46,7 +46,7 @@ function showCalls({ calls }: Watched, registry: Registry): void {
   showCounter(
     {
       name: 'keyreeve_calls_total',
-      help: 'Calls answered, by method, gRPC code and caller; (unknown) is whoever is in no callers file.',
+      help: 'Calls answered, by method, gRPC code and caller; (unknown): in no callers file, or refused before it was asked who calls.',
       labels: ['method', 'code', 'caller'],
       *read() {
         for (const [method, { counts }] of calls.byName) {
