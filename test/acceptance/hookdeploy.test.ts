@@ -24,6 +24,7 @@ import {
   sha256,
   toMs,
 } from '../support/product.js';
+import { expectLimitInHeaders } from '../support/rate-limit-headers.js';
 
 const UNAUTHORIZED = '{"error":"unauthorized"}';
 /** As the documentation shows it. */
@@ -510,20 +511,6 @@ async function ask(product: Product, credential: Issued['credential']): Promise<
 
 function bearerLine(credential: Issued['credential']): string {
   return `Authorization: Bearer ${secretOf(credential)}`;
-}
-
-/** Asserts that a response tells of a window that is open, under both of the names that clients look for. */
-function expectLimitInHeaders({ status, headers }: HttpResponse, limit: number): void {
-  const [, remaining = '', seconds = ''] = /^"per-key";r=(\d+);t=(\d+)$/.exec(headers.ratelimit ?? '') ?? [];
-  expect(headers).toMatchObject({
-    'ratelimit-policy': `"per-key";q=${limit};w=60`,
-    'x-ratelimit-limit': String(limit),
-    'x-ratelimit-remaining': remaining,
-    'x-ratelimit-reset': expect.stringMatching(/^\d{10}$/) as unknown,
-  });
-  expect(Number(remaining)).toBeLessThan(limit);
-  expect(Number(seconds)).toBeLessThanOrEqual(60);
-  expect(headers['retry-after']).toBe(status === 429 ? seconds : undefined);
 }
 
 /** So many verifications, some at a time, all of them answered. */

@@ -6,6 +6,7 @@ import type { Gateway, HttpResponse } from '../support/gateway.js';
 import { HTTP_GATEWAYS } from '../support/gateways.js';
 import { issue, revoke } from '../support/issue.js';
 import { expectLetIn, expectTurnedDown, neverIssued } from '../support/product.js';
+import { expectLimitInHeaders } from '../support/rate-limit-headers.js';
 import { type Service, startService } from '../support/service.js';
 
 const UNAUTHORIZED = '{"error":"unauthorized"}';
@@ -145,17 +146,3 @@ describe.each(HTTP_GATEWAYS)('behind $gateway', ({ start }) => {
     expectTurnedDown(await gateway.post('hygiara', [], '{"a": 1}'), 401, UNAUTHORIZED);
   });
 });
-
-/** Asserts that a response tells of a window that is open, under both of the names that clients look for. */
-function expectLimitInHeaders({ status, headers }: HttpResponse, limit: number): void {
-  const [, remaining = '', seconds = ''] = /^"per-key";r=(\d+);t=(\d+)$/.exec(headers.ratelimit ?? '') ?? [];
-  expect(headers).toMatchObject({
-    'ratelimit-policy': `"per-key";q=${limit};w=60`,
-    'x-ratelimit-limit': String(limit),
-    'x-ratelimit-remaining': remaining,
-    'x-ratelimit-reset': expect.stringMatching(/^\d{10}$/) as unknown,
-  });
-  expect(Number(remaining)).toBeLessThan(limit);
-  expect(Number(seconds)).toBeLessThanOrEqual(60);
-  expect(headers['retry-after']).toBe(status === 429 ? seconds : undefined);
-}
