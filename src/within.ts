@@ -18,28 +18,28 @@ export interface Impatience {
  * Waits for work that cannot be called off, but not for ever.
  * @throws what `late` makes, the signal's reason, or what the work throws
  */
-export async function within<T>(
+export function within<T>(
   ms: number,
   work: Promise<T>,
   { signal, late = () => new TookTooLong(ms) }: Impatience = {},
 ): Promise<T> {
-  const { promise: ended, reject } = withoutWork();
-  const timer = setTimeout(() => reject(late()), ms);
-  const abort = () => reject(signal?.reason);
-  signal?.addEventListener('abort', abort);
-  if (signal?.aborted) abort();
-  try {
-    return await Promise.race([work, ended]);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', abort);
-  }
-}
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => giveUp(late()), ms);
+    const abort = () => giveUp(signal?.reason as Error);
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) abort();
+    work.then((answer) => {
+      end();
+      resolve(answer);
+    }, giveUp);
 
-function withoutWork(): { promise: Promise<never>; reject: (reason: unknown) => void } {
-  let reject: (reason: unknown) => void = () => undefined;
-  const promise = new Promise<never>((_, rejected) => {
-    reject = rejected;
+    function giveUp(reason: Error): void {
+      end();
+      reject(reason);
+    }
+    function end(): void {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+    }
   });
-  return { promise, reject };
 }

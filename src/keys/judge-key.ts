@@ -1,4 +1,4 @@
-import { type Key, stateOf } from './key.js';
+import { stateOf, type VerifiableKey } from './key.js';
 import type { OrganizationSettings } from './organization.js';
 
 /** The outcomes of a verification. Of those that hold, the earliest in this list is answered, `VALID` aside. */
@@ -27,7 +27,7 @@ export interface VerificationTerms {
  * is within its rate limit is judged after that: only then it counts.
  */
 export function judgeKey(
-  key: Pick<Key, 'organizationId' | 'standing' | 'expireTime' | 'scopes'>,
+  key: Pick<VerifiableKey, 'organizationId' | 'standing' | 'expireTime' | 'scopes'>,
   { suspended }: Pick<OrganizationSettings, 'suspended'>,
   { organizationId, requiredScopes }: VerificationTerms,
   now: Date,

@@ -64,7 +64,24 @@ export interface Key extends OrganizationRef {
   readonly revision: number;
 }
 
-export function stateOf(key: Pick<Key, 'standing' | 'expireTime'>, now: Date): KeyState {
+/** What a verification needs of a key. */
+export type VerifiableKey = Pick<
+  Key,
+  | 'keyId'
+  | 'publicId'
+  | 'clientId'
+  | 'lineageId'
+  | 'keyspace'
+  | 'organizationId'
+  | 'name'
+  | 'type'
+  | 'scopes'
+  | 'labels'
+  | 'expireTime'
+  | 'revision'
+> & { readonly standing: Pick<Standing, 'kind'>; readonly digest: Pick<Digest, 'pepperVersion'> };
+
+export function stateOf(key: Pick<VerifiableKey, 'standing' | 'expireTime'>, now: Date): KeyState {
   switch (key.standing.kind) {
     case 'revoked':
       return 'REVOKED';

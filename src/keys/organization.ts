@@ -30,6 +30,9 @@ export interface Organization extends OrganizationRef, OrganizationSettings {
   readonly revision: number;
 }
 
+/** What a verification needs of an organization. */
+export type VerifiableOrganization = OrganizationRef & OrganizationSettings & Pick<Organization, 'revision'>;
+
 /** The `previous_hash` of an organization's first event. */
 export const GENESIS_HASH = '0'.repeat(64);
 

@@ -3,9 +3,9 @@ import type { AuditEvent, EventType } from '../keys/event.js';
 import type { BudgetAsk, BudgetBlock } from '../keys/budget.js';
 import type { Load, Rule } from '../keys/change.js';
 import type { Deadline } from '../keys/clock.js';
-import type { Digest, Key, KeyState } from '../keys/key.js';
+import type { Digest, Key, KeyState, VerifiableKey } from '../keys/key.js';
 import type { KeyspaceFacts, StoredKeyspace } from '../keys/keyspace-facts.js';
-import type { Organization, OrganizationRef } from '../keys/organization.js';
+import type { Organization, OrganizationRef, VerifiableOrganization } from '../keys/organization.js';
 import type { Refusal } from '../keys/refusal.js';
 import type { KeySelector } from '../keys/select-key.js';
 
@@ -154,8 +154,8 @@ export interface LeaseStanding {
 export type Enforcement = { readonly complete: true } | { readonly complete: false; readonly byTime: Date };
 
 export interface FoundKey {
-  readonly key: Key;
-  readonly organization: Organization;
+  readonly key: VerifiableKey;
+  readonly organization: VerifiableOrganization;
 }
 
 export interface KeyQuery {

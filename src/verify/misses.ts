@@ -27,20 +27,22 @@ export class Misses {
     return this.#turnedDown;
   }
 
-  /** @throws Overloaded, before any work was begun, and what the work throws */
-  async run<T>(caller: string, work: () => Promise<T>): Promise<T> {
+  /**
+   * One more is under way, until `leave`.
+   * @throws Overloaded
+   */
+  enter(caller: string): void {
     const waiting = this.#waiting.get(caller) ?? 0;
     if (waiting >= this.#max) {
       this.#turnedDown += 1;
       throw new Overloaded(`${this.#max} verifications wait for the store`);
     }
     this.#waiting.set(caller, waiting + 1);
-    try {
-      return await work();
-    } finally {
-      const left = (this.#waiting.get(caller) ?? 1) - 1;
-      if (left > 0) this.#waiting.set(caller, left);
-      else this.#waiting.delete(caller);
-    }
+  }
+
+  leave(caller: string): void {
+    const left = (this.#waiting.get(caller) ?? 1) - 1;
+    if (left > 0) this.#waiting.set(caller, left);
+    else this.#waiting.delete(caller);
   }
 }

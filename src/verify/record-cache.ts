@@ -5,27 +5,17 @@
  * before a change and arrives after it brings nothing back.
  */
 import type { Clock } from '../keys/clock.js';
-import type { Key } from '../keys/key.js';
-import { type Organization, organizationPath, type OrganizationSettings } from '../keys/organization.js';
+import type { Key, VerifiableKey } from '../keys/key.js';
+import {
+  type Organization,
+  organizationPath,
+  type OrganizationSettings,
+  type VerifiableOrganization,
+} from '../keys/organization.js';
 import type { Follower, FoundKey } from '../store/port.js';
 
-/** What a verification needs of a key. */
-export type KnownKey = Pick<
-  Key,
-  | 'keyId'
-  | 'publicId'
-  | 'clientId'
-  | 'lineageId'
-  | 'keyspace'
-  | 'organizationId'
-  | 'name'
-  | 'type'
-  | 'scopes'
-  | 'labels'
-  | 'standing'
-  | 'expireTime'
-  | 'revision'
-> & {
+/** A key as it is kept. */
+export type KnownKey = Omit<VerifiableKey, 'digest'> & {
   /**
    * As callers are told of it, once somebody has encoded that: a character for each byte, since an array of bytes takes
    * several times its length.
@@ -301,13 +291,13 @@ class Owner {
   settings: OrganizationSettings;
   #revision: number;
 
-  constructor(path: string, organization: Organization) {
+  constructor(path: string, organization: VerifiableOrganization) {
     this.path = path;
     this.#revision = organization.revision;
     this.settings = settingsOf(organization);
   }
 
-  replace(organization: Organization): void {
+  replace(organization: VerifiableOrganization): void {
     if (organization.revision <= this.#revision) return;
     this.#revision = organization.revision;
     this.settings = settingsOf(organization);
@@ -321,7 +311,7 @@ class Entry implements KnownRecord {
   pepperVersion: number;
   used = false;
 
-  constructor(digest: DigestPlace, key: Key, owner: Owner) {
+  constructor(digest: DigestPlace, key: VerifiableKey, owner: Owner) {
     this.digest = digest;
     this.owner = owner;
     this.key = knownOf(key);
@@ -332,7 +322,7 @@ class Entry implements KnownRecord {
     return this.owner.settings;
   }
 
-  replace(key: Key): void {
+  replace(key: VerifiableKey): void {
     this.key = knownOf(key);
     this.pepperVersion = key.digest.pepperVersion;
   }
@@ -342,16 +332,16 @@ function newer<R extends { readonly revision: number }>(told: R | undefined, rea
   return told && told.revision > read.revision ? told : read;
 }
 
-function settingsOf({ plan, suspended }: Organization): OrganizationSettings {
+function settingsOf({ plan, suspended }: OrganizationSettings): OrganizationSettings {
   return { ...(plan !== undefined && { plan }), suspended };
 }
 
 const NONE: readonly string[] = [];
 const NO_LABELS: Readonly<Record<string, string>> = {};
-const USABLE = { kind: 'usable' } as const;
+const STANDINGS = { usable: { kind: 'usable' }, disabled: { kind: 'disabled' }, revoked: { kind: 'revoked' } } as const;
 
 /** Of a record only what is needed, and what is alike in most of them once: there are many. */
-function knownOf(key: Key): KnownKey {
+function knownOf(key: VerifiableKey): KnownKey {
   const { keyId, lineageId, scopes, labels, standing } = key;
   return {
     keyId,
@@ -363,7 +353,7 @@ function knownOf(key: Key): KnownKey {
     type: key.type,
     scopes: scopes.length === 0 ? NONE : scopes,
     labels: Object.keys(labels).length === 0 ? NO_LABELS : labels,
-    standing: standing.kind === 'usable' ? USABLE : standing,
+    standing: STANDINGS[standing.kind],
     revision: key.revision,
     ...(key.publicId !== undefined && { publicId: key.publicId }),
     ...(key.clientId !== undefined && { clientId: key.clientId }),

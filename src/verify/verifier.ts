@@ -160,7 +160,7 @@ export function openVerifier({
     deadline: Deadline,
   ): Promise<Verification> {
     for (const lookUp of lookUps) {
-      const found = await misses.run(presented.caller, () => find(lookUp, deadline));
+      const found = await find(lookUp, presented.caller, deadline);
       if (!found || !presented.sees(found.key)) continue;
       // The clock is read after the store: a key that expired while it was read is expired.
       const now = clock.now();
@@ -200,12 +200,17 @@ export function openVerifier({
   }
 
   /** In ascending order of the forms, one after the other: a record that moves meanwhile moves to one that is still to come. */
-  async function find(lookUp: LookUp, deadline: Deadline): Promise<KnownRecord | undefined> {
-    for (const { bytes } of lookUp.digests) {
-      const found = await findByDigest(lookUp.keyspace.name, bytes, deadline);
-      if (found) return matches(found.key, lookUp) ? found : undefined;
+  async function find(lookUp: LookUp, caller: string, deadline: Deadline): Promise<KnownRecord | undefined> {
+    misses.enter(caller);
+    try {
+      for (const { bytes } of lookUp.digests) {
+        const found = await findByDigest(lookUp.keyspace.name, bytes, deadline);
+        if (found) return matches(found.key, lookUp) ? found : undefined;
+      }
+      return undefined;
+    } finally {
+      misses.leave(caller);
     }
-    return undefined;
   }
 
   async function findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline) {

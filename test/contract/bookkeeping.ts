@@ -2,6 +2,8 @@
  * What a store keeps beside keys and events, without an event and without touching revision or etag: last uses, the form
  * of digests, budgets, peppers. Called by `describeStore`.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 
@@ -18,6 +20,7 @@ import {
   create,
   eventsOf,
   findByDigest,
+  verifiable,
   granted,
   keysOf,
   organizationsOf,
@@ -90,7 +93,7 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
         key: { ...repeatable, lastUseTime: later(8) },
         replayed: true,
       });
-      expect((await findByDigest(store, used))?.key).toEqual(used);
+      expect((await findByDigest(store, used))?.key).toEqual(verifiable(used));
       expect((await findByDigest(store, used))?.key).not.toHaveProperty('lastUseTime');
     });
 
@@ -122,6 +125,19 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
       await store.recordUses(uses([key, 6], [newer, 2]), ample());
       expect([...(await lastUses(store)).values()]).toEqual([later(2), later(6)]);
       expect(await expectWhole(store)).toHaveLength(4);
+    });
+
+    onReplicas('of two first uses of a key that meet the later stays, whichever is a little ahead', async (stores) => {
+      const keys = await put(
+        stores[0],
+        times(60, () => aKey()),
+      );
+      for (const [n, key] of keys.entries()) {
+        const earlier = stores[0].recordUses(uses([key, 1]), ample());
+        await sleep(n / 4);
+        await Promise.all([earlier, stores[1].recordUses(uses([key, 2]), ample())]);
+      }
+      expect([...(await lastUses(stores[0])).values()]).toEqual(times(60, () => later(2)));
     });
 
     onReplicas('uses and changes of the same keys at the same time disturb each other in nothing', async (stores) => {
@@ -183,7 +199,7 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
       await store.moveDigest(key.keyId, key.digest, to, ample());
       const moved = { ...key, digest: to };
       expect(await findByDigest(store, key)).toBeUndefined();
-      expect((await findByDigest(store, moved))?.key).toEqual(moved);
+      expect((await findByDigest(store, moved))?.key).toEqual(verifiable(moved));
       expect(await keysOf(store)).toEqual([moved]);
       expect([await organizationsOf(store), await eventsOf(store)]).toEqual(before);
     });
@@ -216,7 +232,8 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
         const change = () => update(n % 3 ? other : one, key, { labels: { round: String(n) } });
         await Promise.all(n % 4 < 2 ? [move(), change()] : [change(), move()]);
         const moved = await findByDigest(other, { ...key, digest: to });
-        expect(moved?.key).toEqual({ ...key, digest: to, labels: { round: String(n) }, revision: 2 });
+        const expected = { ...key, digest: to, labels: { round: String(n) }, revision: 2 };
+        expect(moved?.key).toEqual(verifiable(expected));
         expect(await findByDigest(one, key)).toBeUndefined();
       }
       await expectWhole(one);
@@ -232,7 +249,7 @@ export function describeBookkeeping(name: string, { onStore, onReplicas, newPlac
         ]);
         expect(answers[0].standing.kind).toBe('revoked');
         const found = (await findByDigest(one, { ...key, digest: to })) ?? (await findByDigest(one, key));
-        expect(found?.key.standing).toEqual(answers[0].standing);
+        expect(found?.key.standing).toEqual({ kind: 'revoked' });
       }
     });
 

@@ -114,7 +114,7 @@ test('each query is answered by its index alone, and by the read concern that it
     findByDigest: [
       () => store.findByDigest('shop', digest.bytes, within(5000)),
       `keys linearizable ${byDigest}`,
-      'organizations majority, late enough IDHACK',
+      `organizations majority, late enough ${byId}`,
     ],
     findOrganization: [() => store.findOrganization(acme, within(5000)), 'organizations majority IDHACK'],
     'listKeys, unrevoked': [

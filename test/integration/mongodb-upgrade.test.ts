@@ -64,7 +64,7 @@ test('what version 1 stored is there after an upgrade, by two replicas at once, 
     expect(await organizationsOf(store)).toMatchObject([before]);
     expect(await store.findByDigest('shop', first.digest.bytes, within(5000))).toMatchObject({
       key: { keyId: first.keyId },
-      organization: before,
+      organization: { revision: 4, plan: 'free' },
     });
     expect((await store.outbox.pending(10)).map(({ sequence }) => sequence)).toEqual([3, 4, 5]);
     expect(await store.outbox.readLeadership()).toEqual({ holder: 'replica', count: 7 });

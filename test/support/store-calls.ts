@@ -6,9 +6,9 @@ import { nameFor } from '../../src/keys/new-key.js';
 import type { AuditEvent, EventDraft } from '../../src/keys/event.js';
 import { newEventId } from '../../src/keys/ids.js';
 import { type ImportedKey, type ImportKey, type ImportKeyDraw, importKey } from '../../src/keys/import-key.js';
-import { type Key, KEY_STATES } from '../../src/keys/key.js';
+import { type Key, KEY_STATES, type VerifiableKey } from '../../src/keys/key.js';
 import type { Keyspace } from '../../src/keys/keyspace.js';
-import type { Organization, OrganizationRef } from '../../src/keys/organization.js';
+import type { Organization, OrganizationRef, VerifiableOrganization } from '../../src/keys/organization.js';
 import { type Refusal, isRefusal } from '../../src/keys/refusal.js';
 import { type RevokedKey, type RevokeKey, type RevokeKeyDraw, revokeKey } from '../../src/keys/revoke-key.js';
 import { type RotatedKey, type RotateKey, type RotateKeyDraw, rotateKey } from '../../src/keys/rotate-key.js';
@@ -234,6 +234,25 @@ export async function findByDigest(
   { keyspace, digest }: Pick<Key, 'keyspace' | 'digest'>,
 ): Promise<FoundKey | undefined> {
   return store.findByDigest(keyspace, digest.bytes, ample());
+}
+
+/** A record as a verification reads it. */
+export function verifiable(key: Key): VerifiableKey {
+  const { keyId, publicId, clientId, lineageId, keyspace, organizationId, name, type, scopes, labels } = key;
+  return {
+    ...{ keyId, lineageId, keyspace, organizationId, name, type, scopes, labels, revision: key.revision },
+    ...(publicId !== undefined && { publicId }),
+    ...(clientId !== undefined && { clientId }),
+    ...(key.expireTime && { expireTime: key.expireTime }),
+    standing: { kind: key.standing.kind },
+    digest: { pepperVersion: key.digest.pepperVersion },
+  };
+}
+
+/** The same of an organization's. */
+export function verifiableOrganization(organization: Organization): VerifiableOrganization {
+  const { keyspace, organizationId, plan, suspended, revision } = organization;
+  return { keyspace, organizationId, ...(plan !== undefined && { plan }), suspended, revision };
 }
 
 export async function eventsOf(store: Store, organization: OrganizationRef = acme): Promise<AuditEvent[]> {

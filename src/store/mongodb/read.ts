@@ -5,7 +5,13 @@ import type { Deadline } from '../../keys/clock.js';
 import type { AuditEvent } from '../../keys/event.js';
 import type { Key, KeyState, Standing } from '../../keys/key.js';
 import type { StoredKeyspace } from '../../keys/keyspace-facts.js';
-import { type Organization, type OrganizationRef, newOrganization, organizationPath } from '../../keys/organization.js';
+import {
+  type Organization,
+  type OrganizationRef,
+  type VerifiableOrganization,
+  newOrganization,
+  organizationPath,
+} from '../../keys/organization.js';
 import type { KeySelector } from '../../keys/select-key.js';
 import type { EventPage, EventQuery, FoundKey, KeyQuery } from '../port.js';
 import { lastUsesOf } from './bookkeeping.js';
@@ -14,12 +20,18 @@ import { Gate } from './gate.js';
 import {
   type EventRow,
   type KeyRow,
+  type VerifiableOrganizationRow,
+  type VerifiableRow,
   UNREVOKED,
+  VERIFIABLE,
+  VERIFIABLE_ORGANIZATION,
   fromEventRow,
   fromKeyRow,
   fromKeyspaceRow,
   fromOrganizationRow,
   fromRefFields,
+  fromVerifiableOrganizationRow,
+  fromVerifiableRow,
   toRefFields,
   toRequestRowId,
 } from './rows.js';
@@ -101,6 +113,17 @@ export function makeReads(connection: Connection, collections: Collections) {
     return { hash: row.hash, rows: row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId)) };
   }
 
+  /** The organizations of these keys by their paths, as verifications need them; one that was never written is absent. */
+  async function ownersOf(ask: Ask, rows: readonly VerifiableRow[]): Promise<Owners> {
+    const paths = new Set(rows.map((row) => organizationPath(fromRefFields(row))));
+    if (paths.size === 0) return new Map();
+    const options = { projection: VERIFIABLE_ORGANIZATION };
+    const owners = await ask((bounds) =>
+      organizations.find<VerifiableOrganizationRow>({ _id: { $in: [...paths] } }, { ...bounds, ...options }).toArray(),
+    );
+    return new Map(owners.map((row) => [row._id, fromVerifiableOrganizationRow(row)]));
+  }
+
   async function toKeys(ask: Ask, rows: readonly KeyRow[]): Promise<Key[]> {
     const toKey = await withLastUses(ask, rows);
     return rows.map(toKey);
@@ -148,11 +171,12 @@ export function makeReads(connection: Connection, collections: Collections) {
       const filter = { keyspace, digest: new Binary(digest) };
       return gate.run(deadline, async (held) => {
         const { answer: row, time } = await connection.timed(deadline, (ask) =>
-          held(ask)((bounds) => keys.findOne(filter, { ...bounds, readConcern: 'linearizable' })),
+          held(ask)((bounds) =>
+            keys.findOne<VerifiableRow>(filter, { ...bounds, projection: VERIFIABLE, readConcern: 'linearizable' }),
+          ),
         );
         if (!row) return undefined;
-        const key = fromKeyRow(row);
-        return { key, organization: await connection.after(time, deadline, (ask) => organization(held(ask), key)) };
+        return toFound(row, await connection.after(time, deadline, (ask) => ownersOf(held(ask), [row])));
       });
     },
 
@@ -166,25 +190,20 @@ export function makeReads(connection: Connection, collections: Collections) {
       ask: Ask,
       wanted: readonly { readonly keyspace: string; readonly digest: Uint8Array }[],
     ): Promise<(FoundKey | undefined)[]> {
-      const rows = new Map<string, KeyRow>();
+      const rows = new Map<string, VerifiableRow>();
       for (const keyspace of new Set(wanted.map((one) => one.keyspace))) {
         const digests = wanted.filter((one) => one.keyspace === keyspace).map(({ digest }) => new Binary(digest));
-        for (const row of await findKeys(ask, { keyspace, digest: { $in: digests } })) {
-          rows.set(placeOf(keyspace, row.digest.buffer), row);
-        }
+        const filter = { keyspace, digest: { $in: digests } };
+        const read = await ask((bounds) =>
+          keys.find<VerifiableRow>(filter, { ...bounds, projection: VERIFIABLE }).toArray(),
+        );
+        for (const row of read) rows.set(placeOf(keyspace, row.digest.buffer), row);
       }
       // After the keys: of an organization that is changed meanwhile the later record is the one that counts.
-      const paths = new Set([...rows.values()].map((row) => organizationPath(fromRefFields(row))));
-      const found =
-        paths.size === 0
-          ? []
-          : await ask((bounds) => organizations.find({ _id: { $in: [...paths] } }, bounds).toArray());
-      const owners = new Map(found.map((row) => [row._id, fromOrganizationRow(row)]));
+      const owners = await ownersOf(ask, [...rows.values()]);
       return wanted.map(({ keyspace, digest }) => {
         const row = rows.get(placeOf(keyspace, digest));
-        if (!row) return undefined;
-        const key = fromKeyRow(row);
-        return { key, organization: owners.get(organizationPath(key)) ?? newOrganization(key) };
+        return row && toFound(row, owners);
       });
     },
 
@@ -313,8 +332,15 @@ export function makeReads(connection: Connection, collections: Collections) {
   };
 }
 
+type Owners = ReadonlyMap<string, VerifiableOrganization>;
+
+function toFound(row: VerifiableRow, owners: Owners): FoundKey {
+  const key = fromVerifiableRow(row);
+  return { key, organization: owners.get(organizationPath(key)) ?? newOrganization(key) };
+}
+
 function placeOf(keyspace: string, digest: Uint8Array): string {
-  return `${keyspace}/${Buffer.from(digest).toString('hex')}`;
+  return `${keyspace}/${Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('hex')}`;
 }
 
 const OF_KEY = ['key_id', 'previous_key_id'] as const;

@@ -5,9 +5,22 @@ import type { SinkPosition } from '../../audit/outbox.js';
 import type { Actor } from '../../keys/actor.js';
 import type { CommittedEvent, RequestRecord } from '../../keys/change.js';
 import type { AuditEvent, EventType } from '../../keys/event.js';
-import { type Digest, type Key, type RevocationReason, type Standing, isCurrent } from '../../keys/key.js';
+import {
+  type Digest,
+  type Key,
+  type RevocationReason,
+  type Standing,
+  type VerifiableKey,
+  isCurrent,
+} from '../../keys/key.js';
 import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
-import { type Organization, type OrganizationRef, organizationPath } from '../../keys/organization.js';
+import {
+  type Organization,
+  type OrganizationRef,
+  organizationPath,
+  type VerifiableOrganization,
+} from '../../keys/organization.js';
+import type { Writable } from '../../writable.js';
 
 /** Written as Long, so that the field has one type whatever its size; the driver reads it as a number. */
 export type Int64 = Long | number;
@@ -53,6 +66,29 @@ export interface KeyRow extends RefFields {
   expire_time?: Date;
 }
 
+/** Of a key's document what a verification needs. */
+export type VerifiableRow = Pick<KeyRow, '_id' | (typeof VERIFIABLE_FIELDS)[number]>;
+
+const VERIFIABLE_FIELDS = [
+  'keyspace',
+  'organization_id',
+  'revision',
+  'public_id',
+  'client_id',
+  'lineage_id',
+  'name',
+  'type',
+  'digest',
+  'pepper_version',
+  'scopes',
+  'labels',
+  'standing',
+  'expire_time',
+] as const satisfies (keyof KeyRow)[];
+
+/** What to read of a key's document to have a `VerifiableRow`. */
+export const VERIFIABLE = projectionOf(VERIFIABLE_FIELDS);
+
 export interface OrganizationRow extends RefFields {
   /** `keyspace/organization_id`. */
   _id: string;
@@ -68,6 +104,19 @@ export interface OrganizationRow extends RefFields {
   update_time?: Date;
   revision: Int64;
 }
+
+export type VerifiableOrganizationRow = Pick<OrganizationRow, '_id' | (typeof VERIFIABLE_ORGANIZATION_FIELDS)[number]>;
+
+const VERIFIABLE_ORGANIZATION_FIELDS = [
+  'keyspace',
+  'organization_id',
+  'plan',
+  'suspended',
+  'revision',
+] as const satisfies (keyof OrganizationRow)[];
+
+/** What to read of an organization's document to have a `VerifiableOrganizationRow`. */
+export const VERIFIABLE_ORGANIZATION = projectionOf(VERIFIABLE_ORGANIZATION_FIELDS);
 
 export interface EventRow extends RefFields {
   /** `event_id`. */
@@ -205,16 +254,10 @@ export function toKeyRow(key: Key): KeyRow {
 /** @param lastUseTime as of the same moment; absent: never used, or not asked for */
 export function fromKeyRow(row: KeyRow, lastUseTime?: Date): Key {
   return {
-    ...fromRefFields(row),
-    keyId: row._id,
-    ...(row.public_id !== undefined && { publicId: row.public_id }),
-    ...(row.client_id !== undefined && { clientId: row.client_id }),
-    lineageId: row.lineage_id,
+    ...fromVerifiableRow(row),
     ...(row.rotated_from !== undefined && { rotatedFrom: row.rotated_from }),
     ...(row.superseded_by !== undefined && { supersededBy: row.superseded_by }),
-    name: row.name,
     nameIsUnique: row.name_is_unique,
-    type: row.type,
     display: row.display,
     digest: {
       algorithm: row.digest_algorithm,
@@ -222,16 +265,36 @@ export function fromKeyRow(row: KeyRow, lastUseTime?: Date): Key {
       // A copy: the driver's lies in the whole answer's buffer and would keep that alive.
       bytes: new Uint8Array(row.digest.buffer),
     },
-    scopes: row.scopes,
-    labels: Object.fromEntries(row.labels.map(({ name, value }) => [name, value])),
     standing: toStanding(row),
     createTime: row.create_time,
     createdBy: row.created_by,
-    ...(row.expire_time && { expireTime: row.expire_time }),
     ...(lastUseTime && { lastUseTime }),
     sequence: Number(row.sequence),
+  };
+}
+
+/**
+ * Made without spreading parts, which costs several times the memory and the time: a process that was just started reads
+ * each key that is used.
+ */
+export function fromVerifiableRow(row: VerifiableRow): VerifiableKey {
+  const key: Writable<VerifiableKey> = {
+    keyspace: row.keyspace,
+    organizationId: row.organization_id,
+    keyId: row._id,
+    lineageId: row.lineage_id,
+    name: row.name,
+    type: row.type,
+    digest: { pepperVersion: Number(row.pepper_version) },
+    scopes: row.scopes,
+    labels: Object.fromEntries(row.labels.map(({ name, value }) => [name, value])),
+    standing: { kind: row.standing },
     revision: Number(row.revision),
   };
+  if (row.public_id !== undefined) key.publicId = row.public_id;
+  if (row.client_id !== undefined) key.clientId = row.client_id;
+  if (row.expire_time) key.expireTime = row.expire_time;
+  return key;
 }
 
 export function toDigestFields({ algorithm, pepperVersion, bytes }: Digest) {
@@ -267,6 +330,15 @@ export function fromOrganizationRow(row: OrganizationRow): Organization {
     ...(row.last_event_time && { lastEventTime: row.last_event_time }),
     ...(row.create_time && { createTime: row.create_time }),
     ...(row.update_time && { updateTime: row.update_time }),
+    revision: Number(row.revision),
+  };
+}
+
+export function fromVerifiableOrganizationRow(row: VerifiableOrganizationRow): VerifiableOrganization {
+  return {
+    ...fromRefFields(row),
+    ...(row.plan !== undefined && { plan: row.plan }),
+    suspended: row.suspended,
     revision: Number(row.revision),
   };
 }
@@ -333,6 +405,10 @@ export function fromKeyspaceRow(row: KeyspaceRow): KeyspaceFacts {
 
 export function toPositionRowId({ sink, lane }: Pick<SinkPosition, 'sink' | 'lane'>): PositionRowId {
   return { sink, lane: new Int32(lane) };
+}
+
+function projectionOf(fields: readonly string[]): Readonly<Record<string, 1>> {
+  return Object.fromEntries(fields.map((field) => [field, 1]));
 }
 
 export function fromRefFields({ keyspace, organization_id: organizationId }: RefFields): OrganizationRef {

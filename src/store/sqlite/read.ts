@@ -7,12 +7,14 @@ import type { EventPage, EventQuery, FoundKey, KeyQuery } from '../port.js';
 import type { Connection } from './connection.js';
 import {
   type EventRow,
-  type KeyRow,
   type OrganizationRow,
   type ReadKeyRow,
+  VERIFIABLE_COLUMNS,
+  type VerifiableRows,
   fromEventRow,
   fromKeyRow,
   fromOrganizationRow,
+  fromVerifiableRows,
 } from './rows.js';
 
 export type Reads = ReturnType<typeof prepareReads>;
@@ -33,8 +35,11 @@ const OF_STATES = `(
 /** What is read, each as of one moment: nothing else runs while one of these does. */
 export function prepareReads(connection: Connection) {
   const withDigest = 'keyspace = :keyspace AND digest = :digest';
-  const found = connection.prepareJoin<FoundRows>(
-    `SELECT keys.*, organizations.* FROM keys LEFT JOIN organizations USING (keyspace, organization_id)
+  const verifiable = Object.entries(VERIFIABLE_COLUMNS).flatMap(([table, columns]) =>
+    columns.map((column) => `${table}.${column}`),
+  );
+  const found = connection.prepareJoin<VerifiableRows>(
+    `SELECT ${verifiable.join()} FROM keys LEFT JOIN organizations USING (keyspace, organization_id)
      WHERE ${withDigest}`,
   );
   const keys = (rest: string) =>
@@ -162,10 +167,7 @@ export function prepareReads(connection: Connection) {
     /** The one read of a verification: without the last use, which it has no need of. */
     keyByDigest(keyspace: string, digest: Uint8Array): FoundKey | undefined {
       const rows = found.get({ keyspace, digest });
-      if (!rows) return undefined;
-      const key = fromKeyRow(rows.keys);
-      const { organizations: owner } = rows;
-      return { key, organization: owner.revision === null ? newOrganization(key) : fromOrganizationRow(owner) };
+      return rows && fromVerifiableRows(rows);
     },
 
     selectKeys,
@@ -218,11 +220,6 @@ export function prepareReads(connection: Connection) {
       }));
     },
   };
-}
-
-interface FoundRows {
-  keys: KeyRow;
-  organizations: OrganizationRow | { revision: null };
 }
 
 interface UnrecordedRow {

@@ -135,8 +135,8 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
     replacements: [
       {
         file: 'src/store/mongodb/read.ts',
-        from: "keys.findOne(filter, { ...bounds, readConcern: 'linearizable' })",
-        to: "keys.findOne(filter, { ...bounds, readConcern: 'majority' })",
+        from: "keys.findOne<VerifiableRow>(filter, { ...bounds, projection: VERIFIABLE, readConcern: 'linearizable' })",
+        to: "keys.findOne<VerifiableRow>(filter, { ...bounds, projection: VERIFIABLE, readConcern: 'majority' })",
       },
     ],
     scenario: deposedPrimary,

@@ -1,14 +1,23 @@
 import type { Timestamp } from 'mongodb';
 
 import { type Clock, Deadline } from '../../../keys/clock.js';
+import type { VerifiableOrganization } from '../../../keys/organization.js';
 import type { FoundKey } from '../../port.js';
 import type { Connection } from '../connection.js';
 import type { Reads } from '../read.js';
 
+/** For whom is read. */
+export interface Reader {
+  /** What is answered is as of no earlier than this time of the database, as it was when it was asked. */
+  readonly position: Timestamp;
+  /** Told of the organizations of the keys that were found, before the keys are answered. */
+  noteRead(organization: VerifiableOrganization): void;
+}
+
 interface Wanted {
   readonly keyspace: string;
   readonly digest: Uint8Array;
-  /** What is answered is as of no earlier than this time of the database. */
+  readonly reader: Reader;
   readonly since: Timestamp;
   readonly resolve: (found: FoundKey | undefined) => void;
   readonly reject: (reason: unknown) => void;
@@ -33,9 +42,9 @@ export class FillReads {
   }
 
   /** @throws StoreFault */
-  read(keyspace: string, digest: Uint8Array, since: Timestamp): Promise<FoundKey | undefined> {
+  read(keyspace: string, digest: Uint8Array, reader: Reader): Promise<FoundKey | undefined> {
     return new Promise((resolve, reject) => {
-      this.#wanted.push({ keyspace, digest, since, resolve, reject });
+      this.#wanted.push({ keyspace, digest, reader, since: reader.position, resolve, reject });
       // After this turn: what else is asked for in it goes along.
       if (this.#wanted.length === 1) queueMicrotask(() => this.#next());
     });
@@ -72,7 +81,11 @@ export class FillReads {
     try {
       const since = wanted.map((one) => one.since).reduce((a, b) => (a.greaterThan(b) ? a : b));
       const found = await this.#connection.run(() => this.#find(wanted, since));
-      wanted.forEach((one, at) => one.resolve(found[at]));
+      wanted.forEach(({ reader, resolve }, at) => {
+        const one = found[at];
+        if (one) reader.noteRead(one.organization);
+        resolve(one);
+      });
     } catch (error) {
       for (const { reject } of wanted) reject(error);
     }

@@ -80,12 +80,9 @@ export function follow(parts: FollowParts): Following {
   return {
     holds: () => membership?.holds() === true,
     lease: () => ({ remainingMs: membership?.leaseRemainingMs ?? 0, replicas: members.count }),
-    async read(keyspace, digest) {
-      const place = membership;
-      if (!place) throw new StoreFault('unavailable', 'this replica has no place among the others');
-      const found = await fills.read(keyspace, digest, place.position);
-      if (found) place.noteRead(found.organization);
-      return found;
+    read(keyspace, digest) {
+      if (membership) return fills.read(keyspace, digest, membership);
+      return Promise.reject(new StoreFault('unavailable', 'this replica has no place among the others'));
     },
     async [Symbol.asyncDispose]() {
       const left = membership;

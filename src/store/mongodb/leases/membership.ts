@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { type Document, Int32, Long, type Timestamp } from 'mongodb';
 
 import { type Clock, Deadline } from '../../../keys/clock.js';
-import { type Organization, organizationPath } from '../../../keys/organization.js';
+import { organizationPath, type VerifiableOrganization } from '../../../keys/organization.js';
 import type { Follower } from '../../port.js';
 import { type Bounds, type Connection, FLEETING } from '../connection.js';
 import { Feed, type FeedEvent } from './feed.js';
@@ -146,8 +146,8 @@ export class Membership {
   }
 
   /** What was read of an organization since this replica has had its place, perhaps before its change is told of. */
-  noteRead({ revision, ...organization }: Organization): void {
-    this.#check.read(organizationPath(organization), revision);
+  noteRead(organization: VerifiableOrganization): void {
+    this.#check.read(organizationPath(organization), organization.revision);
   }
 
   /** Never rejects: the next time will do. */
