@@ -185,7 +185,11 @@ test('each query is answered by its index alone, and by the read concern that it
       `events snapshot IXSCAN { ${ofOrganization}, previous_key_id: 1, sequence: 1 }`,
       'organizations snapshot IDHACK',
     ],
-    recordUses: [() => store.recordUses(new Map([[keyId, noon]]), within(5000)), 'last_uses IDHACK'],
+    recordUses: [
+      () => store.recordUses(new Map([[keyId, noon]]), within(5000)),
+      `last_uses ${byId}`,
+      `last_uses majority ${byId}`,
+    ],
     moveDigest: [() => store.moveDigest(keyId, digest, { ...digest, pepperVersion: 1 }, within(5000)), `keys ${byId}`],
     countDigests: [() => store.countDigests(within(5000)), `keys majority ${byStanding}`],
     hasDigests: [() => store.hasDigests(1, within(5000)), `keys majority ${byStanding}`],

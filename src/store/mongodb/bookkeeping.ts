@@ -7,7 +7,7 @@ import { Binary, type Document, Int32, Long } from 'mongodb';
 import { type BudgetAsk, type BudgetBlock, takeBudget } from '../../keys/budget.js';
 import type { Deadline } from '../../keys/clock.js';
 import type { Digest } from '../../keys/key.js';
-import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
+import { type Ask, type Bounds, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';
 import { type Collections, collectionsOf } from './schema.js';
 
@@ -17,12 +17,10 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
   return {
     /** May have written some of them where it fails: writing them again is harmless. */
     async recordUses(uses: ReadonlyMap<string, Date>, deadline: Deadline): Promise<void> {
-      const writes = [...uses].map(([_id, time]) => ({
-        updateOne: { filter: { _id }, update: { $max: { time } }, upsert: true },
-      }));
-      for (let from = 0; from < writes.length; from += USES_AT_ONCE) {
-        const some = writes.slice(from, from + USES_AT_ONCE);
-        await connection.upsert(deadline, (bounds) => last_uses.bulkWrite(some, { ...bounds, ordered: false }));
+      const all = [...uses];
+      for (let from = 0; from < all.length; from += USES_AT_ONCE) {
+        const some = all.slice(from, from + USES_AT_ONCE);
+        await connection.upsert(deadline, (bounds) => recordSome(some, bounds));
       }
     },
 
@@ -103,6 +101,31 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
       }
     },
   };
+
+  /**
+   * One statement for all that were used in the same millisecond, and one for all that are used for the first time: the
+   * members work half as long on them as on an upsert of each.
+   */
+  async function recordSome(uses: readonly (readonly [keyId: string, time: Date])[], bounds: Bounds): Promise<void> {
+    const used = new Map<number, string[]>();
+    for (const [keyId, time] of uses) {
+      const together = used.get(time.getTime());
+      if (together) together.push(keyId);
+      else used.set(time.getTime(), [keyId]);
+    }
+    const later = [...used].map(([ms, keyIds]) => ({
+      updateMany: { filter: { _id: { $in: keyIds } }, update: { $max: { time: new Date(ms) } } },
+    }));
+    const unordered = { ...bounds, ordered: false };
+    const { matchedCount } = await last_uses.bulkWrite(later, unordered);
+    if (matchedCount === uses.length) return;
+    const known = await last_uses.find({ _id: { $in: uses.map(([keyId]) => keyId) } }, bounds).toArray();
+    const knownIds = new Set(known.map(({ _id }) => _id));
+    const first = uses.filter(([keyId]) => !knownIds.has(keyId)).map(([_id, time]) => ({ _id, time }));
+    if (first.length > 0) await last_uses.insertMany(first, unordered);
+    // Of the others somebody else has just written a first use, which may be before this one.
+    if (first.length < uses.length - matchedCount) await recordSome(uses, bounds);
+  }
 
   async function pepperFingerprints(deadline: Deadline): Promise<ReadonlyMap<number, string>> {
     const rows = await connection.ask(deadline)((bounds) => peppers.find({}, bounds).toArray());
