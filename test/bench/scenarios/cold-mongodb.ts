@@ -11,9 +11,11 @@ import { inDatabase, startReplicaSet } from '../replica-set.js';
 import { expectValid, WireClient } from '../wire.js';
 import { IN_FLIGHT } from './cold.js';
 
-const KEYS = 40_000;
+const KEYS = 60_000;
 /** First sights of a round that count for nothing: the program is new too. */
-const WARM_UP_KEYS = 2000;
+const WARM_UP_KEYS = 10_000;
+/** Times the bench's seconds: last uses are written every 5 s, and belong to it. */
+const FIRST_SIGHTS_LAST = 5;
 const WARM_UP_CALLS = 1000;
 const CONNECTIONS = 4;
 const LEVELS = ['linearizable', 'majority'] as const;
@@ -58,7 +60,7 @@ async function measure(bench: Bench): Promise<Section> {
       const begun = await run(clients.all, frames, 0, WARM_UP_CALLS, 0);
       const one = await run(clients.all, frames, 0, Math.ceil(begun * bench.seconds), 0);
       const warm = await run(clients.all, frames, 0, WARM_UP_KEYS);
-      const seen = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench, warm));
+      const seen = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench.seconds * FIRST_SIGHTS_LAST, warm));
       if (!counts) return;
       hot.push(one);
       first.push(seen);
@@ -66,7 +68,7 @@ async function measure(bench: Bench): Promise<Section> {
     ...readers.map(({ told }, at) => async (counts: boolean) => {
       await using clients = await openClients(`127.0.0.1:${told.port}`);
       const warm = await run(clients.all, frames, 0, WARM_UP_KEYS);
-      const read = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench, warm));
+      const read = await run(clients.all, frames, WARM_UP_KEYS, callsFor(bench.seconds, warm));
       if (counts) reads[at]?.push(read);
     }),
   ]);
@@ -100,7 +102,7 @@ async function run(clients: readonly WireClient[], frames: readonly Buffer[], fr
 }
 
 /** As many keys as are left, at the most. */
-function callsFor({ seconds }: Bench, perSecond: number): number {
+function callsFor(seconds: number, perSecond: number): number {
   return Math.min(KEYS - WARM_UP_KEYS, Math.ceil(perSecond * seconds));
 }
 
