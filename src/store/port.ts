@@ -121,6 +121,8 @@ export interface Follower {
   organizationChanged(organization: Organization): void;
   /** Whatever is kept may be old. */
   allChanged(): void;
+  /** What is kept of an organization, as it was told last: it need not be read for another of its keys. */
+  knownOrganization(path: string): VerifiableOrganization | undefined;
 }
 
 export interface Following extends AsyncDisposable {

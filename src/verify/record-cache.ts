@@ -186,6 +186,10 @@ export class RecordCache implements Follower {
     this.#hand = undefined;
   }
 
+  knownOrganization(path: string): VerifiableOrganization | undefined {
+    return this.#owners.get(path)?.organization;
+  }
+
   async #load(digest: DigestPlace, read: () => Promise<FoundKey | undefined>): Promise<KnownRecord | undefined> {
     for (;;) {
       const [tellings, resets] = [this.#tellings, this.#resets];
@@ -288,19 +292,19 @@ class Tellings<Of, What> {
 class Owner {
   readonly path: string;
   keys = 0;
-  settings: OrganizationSettings;
-  #revision: number;
+  #organization: VerifiableOrganization;
 
   constructor(path: string, organization: VerifiableOrganization) {
     this.path = path;
-    this.#revision = organization.revision;
-    this.settings = settingsOf(organization);
+    this.#organization = verifiableOf(organization);
+  }
+
+  get organization(): VerifiableOrganization {
+    return this.#organization;
   }
 
   replace(organization: VerifiableOrganization): void {
-    if (organization.revision <= this.#revision) return;
-    this.#revision = organization.revision;
-    this.settings = settingsOf(organization);
+    if (organization.revision > this.#organization.revision) this.#organization = verifiableOf(organization);
   }
 }
 
@@ -319,7 +323,7 @@ class Entry implements KnownRecord {
   }
 
   get organization(): OrganizationSettings {
-    return this.owner.settings;
+    return this.owner.organization;
   }
 
   replace(key: VerifiableKey): void {
@@ -332,8 +336,10 @@ function newer<R extends { readonly revision: number }>(told: R | undefined, rea
   return told && told.revision > read.revision ? told : read;
 }
 
-function settingsOf({ plan, suspended }: OrganizationSettings): OrganizationSettings {
-  return { ...(plan !== undefined && { plan }), suspended };
+/** Without the rest of a record. */
+function verifiableOf(organization: VerifiableOrganization): VerifiableOrganization {
+  const { keyspace, organizationId, plan, suspended, revision } = organization;
+  return { keyspace, organizationId, ...(plan !== undefined && { plan }), suspended, revision };
 }
 
 const NONE: readonly string[] = [];

@@ -128,6 +128,7 @@ describe('sqlite: the file', () => {
       digestMoved: (keyId) => told.push(`${keyId} moved`),
       organizationChanged: ({ organizationId, revision }) => told.push(`${organizationId} ${revision}`),
       allChanged: () => told.push('all'),
+      knownOrganization: () => undefined,
     });
     expect(following.holds()).toBe(true);
     const creating = create(store);

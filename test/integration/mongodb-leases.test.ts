@@ -4,7 +4,7 @@ import { Int32, Long, MongoClient, Timestamp } from 'mongodb';
 import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 
 import { type Change, unchanged } from '../../src/keys/change.js';
-import type { OrganizationRef } from '../../src/keys/organization.js';
+import { organizationPath, type OrganizationRef } from '../../src/keys/organization.js';
 import { acme, aKey, aMutation, aPepper } from '../support/domain.js';
 import { type LeasedReplica, openLeased } from '../support/leased-replica.js';
 import { startFailingMongod } from '../support/mongod-process.js';
@@ -13,7 +13,13 @@ import { put, revoke, tryUpdateOrganization, verifiable, verifiableOrganization 
 
 const LEASE_MS = 2000;
 const nothing = () => undefined;
-const nobody = { keyChanged: nothing, digestMoved: nothing, organizationChanged: nothing, allChanged: nothing };
+const nobody = {
+  keyChanged: nothing,
+  digestMoved: nothing,
+  organizationChanged: nothing,
+  allChanged: nothing,
+  knownOrganization: nothing,
+};
 
 let uri: string;
 let client: MongoClient;
@@ -144,6 +150,19 @@ test('many keys that memory lacks are read as one by one, and as of all that was
   expect(read.map((found) => found?.key)).toEqual([...revoked.map(verifiable), undefined]);
   const organization = await first.store.findOrganization(acme, within(5000));
   expect(read[0]?.organization).toEqual(verifiableOrganization(organization));
+});
+
+test('an organization that is known is not read for another of its keys', async () => {
+  await using all = await openLeasedOnes(1);
+  const [{ store, following, known }] = all.opened;
+  const [key] = await put(store, [aKey()]);
+  if (!key) throw new Error('nothing was put');
+  const organizationRead = async () => (await following.read(key.keyspace, key.digest.bytes))?.organization;
+  const stored = await organizationRead();
+  expect(stored).toEqual(verifiableOrganization(await store.findOrganization(acme, within(5000))));
+  const asKnown = { ...acme, suspended: true, revision: 7 };
+  known.set(organizationPath(acme), asKnown);
+  expect(await organizationRead()).toEqual(asKnown);
 });
 
 test('whose document another has removed forgets all and joins anew', async () => {

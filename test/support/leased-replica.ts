@@ -1,5 +1,6 @@
 /** A replica that keeps records in memory, in the test's own process. */
 import { systemClock } from '../../src/keys/clock.js';
+import type { VerifiableOrganization } from '../../src/keys/organization.js';
 import { Secret } from '../../src/keys/secret.js';
 import { openMongoStore } from '../../src/store/mongodb/open.js';
 import type { Follower, Following, Store } from '../../src/store/port.js';
@@ -11,6 +12,8 @@ export interface LeasedReplica extends AsyncDisposable {
   readonly following: Following;
   /** What it was told, in order. */
   readonly told: readonly Told[];
+  /** What it says that it knows of organizations, by their paths. */
+  readonly known: Map<string, VerifiableOrganization>;
   /** Resolves once it was told of something like that. */
   hears(what: Partial<Told>): Promise<void>;
   /** Resolves once it may answer from memory, or may not. */
@@ -37,11 +40,13 @@ export async function openLeased(uri: string, leaseMs: number): Promise<LeasedRe
     leaseMs,
   });
   const told: Told[] = [];
+  const known = new Map<string, VerifiableOrganization>();
   const follower: Follower = {
     keyChanged: ({ keyId, standing, revision }) => told.push({ kind: 'key', keyId, standing: standing.kind, revision }),
     digestMoved: (keyId) => told.push({ kind: 'digest', keyId }),
     organizationChanged: ({ suspended, revision }) => told.push({ kind: 'organization', suspended, revision }),
     allChanged: () => told.push({ kind: 'all' }),
+    knownOrganization: (path) => known.get(path),
   };
   const following = store.follow(follower);
   const until = async (condition: () => boolean) => {
@@ -55,6 +60,7 @@ export async function openLeased(uri: string, leaseMs: number): Promise<LeasedRe
     store,
     following,
     told,
+    known,
     hears: (what) =>
       until(() => told.some((one) => Object.entries(what).every(([name, value]) => one[name as keyof Told] === value))),
     comesTo: (holds) => until(() => following.holds() === holds),

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 
 import type { Clock } from '../../src/keys/clock.js';
 import type { Key } from '../../src/keys/key.js';
-import { newOrganization, type Organization } from '../../src/keys/organization.js';
+import { newOrganization, type Organization, organizationPath } from '../../src/keys/organization.js';
 import type { FoundKey } from '../../src/store/port.js';
 import {
   digestPlaceOf,
@@ -74,7 +74,9 @@ class World {
     return this.cache.load(placeOf(n), () => {
       this.reads += 1;
       const key = this.keys.get(n);
-      const found: FoundKey | undefined = key && { key, organization: this.organization };
+      // As a store does that spares itself the read of an organization that is known.
+      const organization = this.cache.knownOrganization(organizationPath(this.organization)) ?? this.organization;
+      const found: FoundKey | undefined = key && { key, organization };
       return new Promise((resolve) => this.#reads.push(() => resolve(found)));
     });
   }
@@ -213,6 +215,20 @@ describe('a record', () => {
     await world.arrive();
     expect((await loading)?.organization.suspended).toBe(true);
     expect([0, 1].map((n) => world.judge(n))).toEqual(['right', 'right']);
+  });
+
+  test('makes its organization known, as it was told last, while any key of it is kept', async () => {
+    const world = new World();
+    const path = organizationPath(acme);
+    world.change(0);
+    world.suspend(true);
+    expect(world.cache.knownOrganization(path)).toBeUndefined();
+    await world.know(0);
+    expect(world.cache.knownOrganization(path)).toEqual({ ...acme, suspended: true, revision: 2 });
+    world.suspend(false);
+    expect(world.cache.knownOrganization(path)).toEqual({ ...acme, suspended: false, revision: 3 });
+    world.loseSight(0);
+    expect(world.cache.knownOrganization(path)).toBeUndefined();
   });
 
   test('that is known already is not put back by an older one, whoever has read that', async () => {

@@ -113,15 +113,32 @@ export function makeReads(connection: Connection, collections: Collections) {
     return { hash: row.hash, rows: row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId)) };
   }
 
-  /** The organizations of these keys by their paths, as verifications need them; one that was never written is absent. */
-  async function ownersOf(ask: Ask, rows: readonly VerifiableRow[]): Promise<Owners> {
-    const paths = new Set(rows.map((row) => organizationPath(fromRefFields(row))));
-    if (paths.size === 0) return new Map();
-    const options = { projection: VERIFIABLE_ORGANIZATION };
-    const owners = await ask((bounds) =>
-      organizations.find<VerifiableOrganizationRow>({ _id: { $in: [...paths] } }, { ...bounds, ...options }).toArray(),
+  /**
+   * The organizations of these keys by their paths, as verifications need them; one that was never written is absent.
+   * @param known answers what is known of one: then it is not read
+   */
+  async function ownersOf(
+    ask: Ask,
+    rows: readonly VerifiableRow[],
+    known: (path: string) => VerifiableOrganization | undefined = () => undefined,
+  ): Promise<Owners> {
+    const owners = new Map<string, VerifiableOrganization>();
+    const unknown = new Set<string>();
+    for (const row of rows) {
+      const path = organizationPath(fromRefFields(row));
+      const owner = known(path);
+      if (owner) owners.set(path, owner);
+      else unknown.add(path);
+    }
+    if (unknown.size === 0) return owners;
+    const filter = { _id: { $in: [...unknown] } };
+    const read = await ask((bounds) =>
+      organizations
+        .find<VerifiableOrganizationRow>(filter, { ...bounds, projection: VERIFIABLE_ORGANIZATION })
+        .toArray(),
     );
-    return new Map(owners.map((row) => [row._id, fromVerifiableOrganizationRow(row)]));
+    for (const row of read) owners.set(row._id, fromVerifiableOrganizationRow(row));
+    return owners;
   }
 
   async function toKeys(ask: Ask, rows: readonly KeyRow[]): Promise<Key[]> {
@@ -185,10 +202,14 @@ export function makeReads(connection: Connection, collections: Collections) {
       await ask((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
     },
 
-    /** Each as `findByDigest`, in their order, as fresh as what `ask` reads. */
+    /**
+     * Each as `findByDigest`, in their order, as fresh as what `ask` reads.
+     * @param known answers what is known of an organization by its path: then it is not read
+     */
     async findByDigests(
       ask: Ask,
       wanted: readonly { readonly keyspace: string; readonly digest: Uint8Array }[],
+      known: (path: string) => VerifiableOrganization | undefined,
     ): Promise<(FoundKey | undefined)[]> {
       const rows = new Map<string, VerifiableRow>();
       for (const keyspace of new Set(wanted.map((one) => one.keyspace))) {
@@ -200,7 +221,7 @@ export function makeReads(connection: Connection, collections: Collections) {
         for (const row of read) rows.set(placeOf(keyspace, row.digest.buffer), row);
       }
       // After the keys: of an organization that is changed meanwhile the later record is the one that counts.
-      const owners = await ownersOf(ask, [...rows.values()]);
+      const owners = await ownersOf(ask, [...rows.values()], known);
       return wanted.map(({ keyspace, digest }) => {
         const row = rows.get(placeOf(keyspace, digest));
         return row && toFound(row, owners);

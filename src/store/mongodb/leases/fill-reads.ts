@@ -2,7 +2,7 @@ import type { Timestamp } from 'mongodb';
 
 import { type Clock, Deadline } from '../../../keys/clock.js';
 import type { VerifiableOrganization } from '../../../keys/organization.js';
-import type { FoundKey } from '../../port.js';
+import type { Follower, FoundKey } from '../../port.js';
 import type { Connection } from '../connection.js';
 import type { Reads } from '../read.js';
 
@@ -32,10 +32,12 @@ export class FillReads {
   readonly #reads: Reads;
   readonly #connection: Connection;
   readonly #clock: Clock;
+  readonly #follower: Pick<Follower, 'knownOrganization'>;
   readonly #wanted: Wanted[] = [];
   #rounds = 0;
 
-  constructor(reads: Reads, connection: Connection, clock: Clock) {
+  constructor(reads: Reads, connection: Connection, clock: Clock, follower: Pick<Follower, 'knownOrganization'>) {
+    this.#follower = follower;
     this.#reads = reads;
     this.#connection = connection;
     this.#clock = clock;
@@ -67,7 +69,9 @@ export class FillReads {
   async #find(wanted: readonly Wanted[], since: Timestamp): Promise<(FoundKey | undefined)[]> {
     const deadline = Deadline.after(READ_MS_MAX, this.#clock);
     const findAfter = (time: Timestamp, some: readonly Wanted[]) =>
-      this.#connection.after(time, deadline, (ask) => this.#reads.findByDigests(ask, some));
+      this.#connection.after(time, deadline, (ask) =>
+        this.#reads.findByDigests(ask, some, (path) => this.#follower.knownOrganization(path)),
+      );
     const found = await findAfter(since, wanted);
     const missing = wanted.filter((_, at) => !found[at]);
     if (missing.length === 0) return found;

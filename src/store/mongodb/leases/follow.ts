@@ -75,7 +75,7 @@ export function follow(parts: FollowParts): Following {
   }
 
   const running = Promise.all([live(), watch(), members.removeDead(ended)]);
-  const fills = new FillReads(reads, connection, clock);
+  const fills = new FillReads(reads, connection, clock, follower);
 
   return {
     holds: () => membership?.holds() === true,
