@@ -23,7 +23,9 @@ export async function startMongodProcess(...args: readonly string[]): Promise<Mo
   const binary = await getMongod();
   const port = await freePort();
   const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-mongod-'));
-  const place = ['--dbpath', folder.path, '--port', String(port), '--bind_ip', '127.0.0.1'];
+  const address = `127.0.0.1:${port}`;
+  // By no socket in /tmp, which would stay behind where the process is killed.
+  const place = ['--dbpath', folder.path, '--port', String(port), '--bind_ip', '127.0.0.1', '--nounixsocket'];
   const child = spawn(binary, [...place, ...args], { stdio: ['ignore', 'pipe', 'ignore'], detached: true });
   const guarded = child.pid === undefined ? undefined : guard({ pid: child.pid });
   let log = '';
@@ -33,7 +35,6 @@ export async function startMongodProcess(...args: readonly string[]): Promise<Mo
   });
   ended.catch(() => undefined); // it may end long after anyone waits for it
 
-  const address = `127.0.0.1:${port}`;
   const client = new MongoClient(`mongodb://${address}/?directConnection=true`, { serverSelectionTimeoutMS: 60_000 });
   const admin = client.db('admin');
   async function dispose() {

@@ -116,7 +116,7 @@ async function startMember(binary: string): Promise<StartedMember> {
   let child: ChildProcess | undefined;
 
   async function start(): Promise<void> {
-    const place = ['--dbpath', folder.path, '--port', `${port}`, '--bind_ip', '127.0.0.1'];
+    const place = ['--dbpath', folder.path, '--port', `${port}`, '--bind_ip', '127.0.0.1', '--nounixsocket'];
     const settings = ['--replSet', replicaSetName, ...memberArguments, '--oplogSize', '64'];
     const started = spawn(binary, [...place, ...settings], { stdio: 'ignore', detached: true });
     child = started;
