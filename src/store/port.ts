@@ -121,7 +121,10 @@ export interface Follower {
   organizationChanged(organization: Organization): void;
   /** Whatever is kept may be old. */
   allChanged(): void;
-  /** What is kept of an organization, as it was told last: it need not be read for another of its keys. */
+  /**
+   * What is kept of an organization, which need not be read for another of its keys: its settings as they were told last,
+   * at that revision or one before, since not every revision is told.
+   */
   knownOrganization(path: string): VerifiableOrganization | undefined;
 }
 

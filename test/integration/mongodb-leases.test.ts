@@ -165,6 +165,21 @@ test('an organization that is known is not read for another of its keys', async 
   expect(await organizationRead()).toEqual(asKnown);
 });
 
+test('the revision of a known organization, which may be an old one, makes nobody doubt the stream', async () => {
+  await using writer = await openReplica(uri);
+  const [key] = await put(writer, [aKey()]);
+  if (!key) throw new Error('nothing was put');
+  for (const suspended of [true, false]) await tryUpdateOrganization(writer, { ask: { suspended } });
+  await using all = await openLeasedOnes(1);
+  const [replica] = all.opened;
+  replica.known.set(organizationPath(acme), { ...acme, suspended: false, revision: 1 });
+  await replica.following.read(key.keyspace, key.digest.bytes);
+  await tryUpdateOrganization(writer, { ask: { suspended: true } });
+  expect(await writer.enforce(within(10_000))).toEqual({ complete: true });
+  expect(replica.told).toEqual([{ kind: 'organization', suspended: true, revision: 4 }]);
+  expect(replica.following.holds()).toBe(true);
+});
+
 test('whose document another has removed forgets all and joins anew', async () => {
   await using all = await openLeasedOnes(1);
   const [replica] = all.opened;

@@ -41,6 +41,21 @@ test('a connection that breaks inside the transaction gives one key and one even
 });
 
 test.each([
+  ['update', 'of keys that were used before'],
+  ['insert', 'of keys that were never used'],
+])('last uses are written where the connection breaks at an %s %s', async (command, which) => {
+  await using store = await openStore();
+  const created = await create(store);
+  if (isRefusal(created)) throw new Error(created.refused);
+  const { keyId } = created.key;
+  if (which.includes('before')) await store.recordUses(new Map([[keyId, new Date(1)]]), within(5000));
+  await mongod.fail([command], 3, { closeConnection: true });
+  await store.recordUses(new Map([[keyId, new Date(2)]]), within(10_000));
+  const [key] = await store.selectKeys(acme, { by: 'key_id', keyId }, within(5000));
+  expect(key?.lastUseTime).toEqual(new Date(2));
+});
+
+test.each([
   ['the connection breaks before the commit is carried out', 1, { closeConnection: true }],
   // The driver sends it again by itself once.
   ['it breaks thrice', 3, { closeConnection: true }],

@@ -7,7 +7,7 @@ import { Binary, type Document, Int32, Long } from 'mongodb';
 import { type BudgetAsk, type BudgetBlock, takeBudget } from '../../keys/budget.js';
 import type { Deadline } from '../../keys/clock.js';
 import type { Digest } from '../../keys/key.js';
-import { type Ask, type Bounds, type Connection, STATEMENT_MS_MAX } from './connection.js';
+import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';
 import { type Collections, collectionsOf } from './schema.js';
 
@@ -20,7 +20,7 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
       const all = [...uses];
       for (let from = 0; from < all.length; from += USES_AT_ONCE) {
         const some = all.slice(from, from + USES_AT_ONCE);
-        await connection.upsert(deadline, (bounds) => recordSome(some, bounds));
+        await connection.repeatable(deadline, (ask) => recordSome(some, ask));
       }
     },
 
@@ -106,7 +106,7 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
    * One statement for all that were used in the same millisecond, and one for all that are used for the first time: the
    * members work half as long on them as on an upsert of each.
    */
-  async function recordSome(uses: readonly (readonly [keyId: string, time: Date])[], bounds: Bounds): Promise<void> {
+  async function recordSome(uses: readonly (readonly [keyId: string, time: Date])[], ask: Ask): Promise<void> {
     const used = new Map<number, string[]>();
     for (const [keyId, time] of uses) {
       const together = used.get(time.getTime());
@@ -116,15 +116,16 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
     const later = [...used].map(([ms, keyIds]) => ({
       updateMany: { filter: { _id: { $in: keyIds } }, update: { $max: { time: new Date(ms) } } },
     }));
-    const unordered = { ...bounds, ordered: false };
-    const { matchedCount } = await last_uses.bulkWrite(later, unordered);
+    const { matchedCount } = await ask((bounds) => last_uses.bulkWrite(later, { ...bounds, ordered: false }));
     if (matchedCount === uses.length) return;
-    const known = await last_uses.find({ _id: { $in: uses.map(([keyId]) => keyId) } }, bounds).toArray();
+    const all = { _id: { $in: uses.map(([keyId]) => keyId) } };
+    const known = await ask((bounds) => last_uses.find(all, bounds).toArray());
     const knownIds = new Set(known.map(({ _id }) => _id));
     const first = uses.filter(([keyId]) => !knownIds.has(keyId)).map(([_id, time]) => ({ _id, time }));
-    if (first.length > 0) await last_uses.insertMany(first, unordered);
+    // One that is there after all is a duplicate, and all is done again.
+    if (first.length > 0) await ask((bounds) => last_uses.insertMany(first, { ...bounds, ordered: false }));
     // Of the others somebody else has just written a first use, which may be before this one.
-    if (first.length < uses.length - matchedCount) await recordSome(uses, bounds);
+    if (first.length < uses.length - matchedCount) await recordSome(uses, ask);
   }
 
   async function pepperFingerprints(deadline: Deadline): Promise<ReadonlyMap<number, string>> {

@@ -113,31 +113,30 @@ export function makeReads(connection: Connection, collections: Collections) {
     return { hash: row.hash, rows: row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId)) };
   }
 
-  /**
-   * The organizations of these keys by their paths, as verifications need them; one that was never written is absent.
-   * @param known answers what is known of one: then it is not read
-   */
-  async function ownersOf(
-    ask: Ask,
-    rows: readonly VerifiableRow[],
-    known: (path: string) => VerifiableOrganization | undefined = () => undefined,
-  ): Promise<Owners> {
+  /** The organizations of these keys by their paths, as verifications need them. */
+  async function ownersOf(ask: Ask, rows: readonly VerifiableRow[], memory?: OrganizationMemory): Promise<Owners> {
     const owners = new Map<string, VerifiableOrganization>();
-    const unknown = new Set<string>();
+    const unknown = new Map<string, OrganizationRef>();
     for (const row of rows) {
-      const path = organizationPath(fromRefFields(row));
-      const owner = known(path);
+      const ref = fromRefFields(row);
+      const path = organizationPath(ref);
+      const owner = memory?.known(path);
       if (owner) owners.set(path, owner);
-      else unknown.add(path);
+      else unknown.set(path, ref);
     }
     if (unknown.size === 0) return owners;
-    const filter = { _id: { $in: [...unknown] } };
+    const filter = { _id: { $in: [...unknown.keys()] } };
     const read = await ask((bounds) =>
       organizations
         .find<VerifiableOrganizationRow>(filter, { ...bounds, projection: VERIFIABLE_ORGANIZATION })
         .toArray(),
     );
     for (const row of read) owners.set(row._id, fromVerifiableOrganizationRow(row));
+    for (const [path, ref] of unknown) {
+      const owner = owners.get(path) ?? newOrganization(ref);
+      owners.set(path, owner);
+      memory?.noteRead(owner);
+    }
     return owners;
   }
 
@@ -202,14 +201,11 @@ export function makeReads(connection: Connection, collections: Collections) {
       await ask((bounds) => meta.findOne({ _id: 'schema' }, { ...bounds, readConcern: 'linearizable' }));
     },
 
-    /**
-     * Each as `findByDigest`, in their order, as fresh as what `ask` reads.
-     * @param known answers what is known of an organization by its path: then it is not read
-     */
+    /** Each as `findByDigest`, in their order, as fresh as what `ask` reads, but for organizations that are known. */
     async findByDigests(
       ask: Ask,
       wanted: readonly { readonly keyspace: string; readonly digest: Uint8Array }[],
-      known: (path: string) => VerifiableOrganization | undefined,
+      memory: OrganizationMemory,
     ): Promise<(FoundKey | undefined)[]> {
       const rows = new Map<string, VerifiableRow>();
       for (const keyspace of new Set(wanted.map((one) => one.keyspace))) {
@@ -221,7 +217,7 @@ export function makeReads(connection: Connection, collections: Collections) {
         for (const row of read) rows.set(placeOf(keyspace, row.digest.buffer), row);
       }
       // After the keys: of an organization that is changed meanwhile the later record is the one that counts.
-      const owners = await ownersOf(ask, [...rows.values()], known);
+      const owners = await ownersOf(ask, [...rows.values()], memory);
       return wanted.map(({ keyspace, digest }) => {
         const row = rows.get(placeOf(keyspace, digest));
         return row && toFound(row, owners);
@@ -351,6 +347,13 @@ export function makeReads(connection: Connection, collections: Collections) {
       return stored;
     },
   };
+}
+
+/** Organizations that need not be read. */
+export interface OrganizationMemory {
+  known(path: string): VerifiableOrganization | undefined;
+  /** It was not known, and has been read. */
+  noteRead(organization: VerifiableOrganization): void;
 }
 
 type Owners = ReadonlyMap<string, VerifiableOrganization>;

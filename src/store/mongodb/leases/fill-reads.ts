@@ -4,20 +4,20 @@ import { type Clock, Deadline } from '../../../keys/clock.js';
 import type { VerifiableOrganization } from '../../../keys/organization.js';
 import type { Follower, FoundKey } from '../../port.js';
 import type { Connection } from '../connection.js';
-import type { Reads } from '../read.js';
+import type { OrganizationMemory, Reads } from '../read.js';
 
-/** For whom is read. */
-export interface Reader {
-  /** What is answered is as of no earlier than this time of the database, as it was when it was asked. */
+/** A replica's place among the others. */
+export interface Place {
+  /** The time of the database until which it was told of everything. */
   readonly position: Timestamp;
-  /** Told of the organizations of the keys that were found, before the keys are answered. */
   noteRead(organization: VerifiableOrganization): void;
 }
 
 interface Wanted {
   readonly keyspace: string;
   readonly digest: Uint8Array;
-  readonly reader: Reader;
+  readonly place: Place;
+  /** What is answered is as of no earlier than this time of the database. */
   readonly since: Timestamp;
   readonly resolve: (found: FoundKey | undefined) => void;
   readonly reject: (reason: unknown) => void;
@@ -44,9 +44,9 @@ export class FillReads {
   }
 
   /** @throws StoreFault */
-  read(keyspace: string, digest: Uint8Array, reader: Reader): Promise<FoundKey | undefined> {
+  read(keyspace: string, digest: Uint8Array, place: Place): Promise<FoundKey | undefined> {
     return new Promise((resolve, reject) => {
-      this.#wanted.push({ keyspace, digest, reader, since: reader.position, resolve, reject });
+      this.#wanted.push({ keyspace, digest, place, since: place.position, resolve, reject });
       // After this turn: what else is asked for in it goes along.
       if (this.#wanted.length === 1) queueMicrotask(() => this.#next());
     });
@@ -68,10 +68,13 @@ export class FillReads {
    */
   async #find(wanted: readonly Wanted[], since: Timestamp): Promise<(FoundKey | undefined)[]> {
     const deadline = Deadline.after(READ_MS_MAX, this.#clock);
+    const places = new Set(wanted.map(({ place }) => place));
+    const memory: OrganizationMemory = {
+      known: (path) => this.#follower.knownOrganization(path),
+      noteRead: (organization) => places.forEach((place) => place.noteRead(organization)),
+    };
     const findAfter = (time: Timestamp, some: readonly Wanted[]) =>
-      this.#connection.after(time, deadline, (ask) =>
-        this.#reads.findByDigests(ask, some, (path) => this.#follower.knownOrganization(path)),
-      );
+      this.#connection.after(time, deadline, (ask) => this.#reads.findByDigests(ask, some, memory));
     const found = await findAfter(since, wanted);
     const missing = wanted.filter((_, at) => !found[at]);
     if (missing.length === 0) return found;
@@ -85,11 +88,7 @@ export class FillReads {
     try {
       const since = wanted.map((one) => one.since).reduce((a, b) => (a.greaterThan(b) ? a : b));
       const found = await this.#connection.run(() => this.#find(wanted, since));
-      wanted.forEach(({ reader, resolve }, at) => {
-        const one = found[at];
-        if (one) reader.noteRead(one.organization);
-        resolve(one);
-      });
+      wanted.forEach(({ resolve }, at) => resolve(found[at]));
     } catch (error) {
       for (const { reject } of wanted) reject(error);
     }
