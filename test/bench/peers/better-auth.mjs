@@ -25,7 +25,10 @@ const options = {
   database:
     storage === 'memory'
       ? memoryAdapter({ user: [], session: [], account: [], verification: [], apikey: [] })
-      : { dialect: new SqliteDialect({ database: new Database(join(folder, 'better-auth.db')) }), type: 'sqlite' },
+      : {
+          dialect: new SqliteDialect({ database: new Database(join(folder, `better-auth-${process.pid}.db`)) }),
+          type: 'sqlite',
+        },
 };
 if (storage === 'sqlite') await (await getMigrations(options)).runMigrations();
 const auth = betterAuth(options);

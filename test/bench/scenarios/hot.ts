@@ -21,11 +21,16 @@ export const hot: Scenario = {
   measure,
 };
 
-interface Target {
+interface Compared {
   readonly what: string;
   readonly own: boolean;
   /** Asked by each call. */
   readonly keys: number;
+  /** Starts its server, which the stack ends. */
+  readonly open: (stack: Opened) => Promise<Target>;
+}
+
+interface Target {
   readonly load: LoadTarget;
   /** Absent: not measured at a share of its peak. */
   readonly grpc?: GrpcTarget;
@@ -44,18 +49,21 @@ class Figures {
 async function measure(bench: Bench): Promise<Section> {
   await installPeers((line) => bench.say(line));
   await using stack = new Opened();
-  const targets = await openTargets(bench, stack);
-  const figures = new Map<Target, Figures>(targets.map((target) => [target, new Figures()]));
-  const arms = targets.map(
-    (target): Arm =>
-      (counts) =>
-        load(bench, target, counts ? figures.get(target) : undefined),
-  );
+  const all = await toCompare(bench, stack);
+  const figures = new Map<Compared, Figures>(all.map((one) => [one, new Figures()]));
+  const arms = all.map((one): Arm => async (counts) => {
+    // Anew for each round: some processes are faster than others of the same program for as long as they live.
+    await using server = new Opened();
+    await load(bench, await one.open(server), counts ? figures.get(one) : undefined);
+  });
   await inRounds(bench, 'hot', arms);
-  return toSection(targets, figures);
+  return toSection(all, figures);
 }
 
 async function load(bench: Bench, { load, grpc, probe }: Target, figures: Figures | undefined): Promise<void> {
+  await probe();
+  // Until it is compiled and its heap has grown.
+  await bench.h2load.peak(load, bench.seconds);
   await probe();
   const { perSecond } = await bench.h2load.peak(load, bench.seconds);
   // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
@@ -74,49 +82,60 @@ async function load(bench: Bench, { load, grpc, probe }: Target, figures: Figure
   figures?.pacedP99.push(quantile(ms, 0.99));
 }
 
-async function openTargets(bench: Bench, stack: Opened): Promise<Target[]> {
-  const { cores, folder } = bench;
-  const service = stack.use(await startService());
-  await cores.pin(service.pid, 'server');
-  const tokens: string[] = [];
-  for (let at = 0; at < Math.max(...BATCHES); at += 1) tokens.push((await createKey(service.keys, 'acme')).token);
-  const token = tokens[0] ?? '';
-  const toTarget = (what: string, own: boolean, keys: number, grpc: GrpcTarget): Target => {
-    return { what, own, keys, load: grpc.load, grpc, probe: grpc.probe };
-  };
-
-  const answer = Buffer.from(VerifyKeyResponse.encode(await verifyOne(service.keys, token)).finish()).toString(
-    'base64',
-  );
-  const echo = async (codec: 'generated' | 'raw') => {
-    const { told } = stack.use(
-      await startProgram<{ port: number }>(cores, 'server', 'servers/echo.mjs', [codec, answer]),
-    );
-    const address = `127.0.0.1:${told.port}`;
-    const client = stack.adopt(openClient(address), (one) => one.close());
-    return toUnaryTarget(client, address, token);
-  };
-  const peer = async (what: string, path: string, args: readonly string[]): Promise<Target> => {
-    const { told } = stack.use(await startProgram<{ port: number; key: string }>(cores, 'server', path, args));
-    return toPeer(what, `http://127.0.0.1:${told.port}/`, told.key);
-  };
-
-  const batches = await Promise.all(
-    BATCHES.map(async (keys) => {
-      const grpc = await toBatchTarget(service.keys, service.address, tokens.slice(0, keys));
-      return toTarget(`BatchVerifyKeys, ${keys}`, true, keys, grpc);
-    }),
-  );
+async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compared[]> {
+  const { token, answer } = await askService();
   const redis = stack.use(await startRedis(folder));
+  const echo = (what: string, codec: 'generated' | 'raw'): Compared => {
+    const open = async (server: Opened) => {
+      const program = await startProgram<{ port: number }>(cores, 'server', 'servers/echo.mjs', [codec, answer]);
+      const address = `127.0.0.1:${server.use(program).told.port}`;
+      const client = server.adopt(openClient(address), (one) => one.close());
+      return ofGrpc(await toUnaryTarget(client, address, token));
+    };
+    return { what, own: false, keys: 1, open };
+  };
+  const own = (what: string, keys: number, toTarget: (service: Service, tokens: string[]) => Promise<GrpcTarget>) => {
+    const open = async (server: Opened) => {
+      const service = server.use(await startService());
+      await cores.pin(service.pid, 'server');
+      const tokens: string[] = [];
+      while (tokens.length < keys) tokens.push((await createKey(service.keys, 'acme')).token);
+      return ofGrpc(await toTarget(service, tokens));
+    };
+    return { what, own: true, keys, open };
+  };
+  const peer = (what: string, path: string, args: readonly string[]): Compared => {
+    const open = async (server: Opened) => {
+      const { told } = server.use(await startProgram<{ port: number; key: string }>(cores, 'server', path, args));
+      return toPeer(what, `http://127.0.0.1:${told.port}/`, told.key);
+    };
+    return { what, own: false, keys: 1, open };
+  };
   return [
-    toTarget(ECHO, false, 1, await echo('generated')),
-    toTarget(RAW_ECHO, false, 1, await echo('raw')),
-    toTarget(UNARY, true, 1, await toUnaryTarget(service.keys, service.address, token)),
-    ...batches,
-    await peer(FASTIFY, 'peers/fastify-redis.mjs', [`${redis.port}`]),
-    await peer(BETTER_AUTH_MEMORY, 'peers/better-auth.mjs', ['memory', folder]),
-    await peer(BETTER_AUTH_SQLITE, 'peers/better-auth.mjs', ['sqlite', folder]),
+    echo(ECHO, 'generated'),
+    echo(RAW_ECHO, 'raw'),
+    own(UNARY, 1, ({ keys, address }, [token = '']) => toUnaryTarget(keys, address, token)),
+    ...BATCHES.map((count) =>
+      own(`BatchVerifyKeys, ${count}`, count, ({ keys, address }, tokens) => toBatchTarget(keys, address, tokens)),
+    ),
+    peer(FASTIFY, 'peers/fastify-redis.mjs', [`${redis.port}`]),
+    peer(BETTER_AUTH_MEMORY, 'peers/better-auth.mjs', ['memory', folder]),
+    peer(BETTER_AUTH_SQLITE, 'peers/better-auth.mjs', ['sqlite', folder]),
   ];
+}
+
+type Service = Awaited<ReturnType<typeof startService>>;
+
+/** What the echo is asked and answers, in base64. */
+async function askService(): Promise<{ token: string; answer: string }> {
+  await using service = await startService();
+  const { token } = await createKey(service.keys, 'acme');
+  const answer = VerifyKeyResponse.encode(await verifyOne(service.keys, token)).finish();
+  return { token, answer: Buffer.from(answer).toString('base64') };
+}
+
+function ofGrpc(grpc: GrpcTarget): Target {
+  return { load: grpc.load, grpc, probe: grpc.probe };
 }
 
 const ECHO = 'bare grpc-js echo, generated messages';
@@ -137,23 +156,23 @@ async function toPeer(what: string, url: string, key: string): Promise<Target> {
   // The first answer lacks the time of the last request.
   await ask();
   const load: LoadTarget = { url, headers: [`x-api-key: ${key}`], answerBytes: await ask() };
-  return { what, own: false, keys: 1, load, probe: ask };
+  return { load, probe: ask };
 }
 
-function toSection(targets: readonly Target[], figures: ReadonlyMap<Target, Figures>): Section {
+function toSection(all: readonly Compared[], figures: ReadonlyMap<Compared, Figures>): Section {
   const of = (what: string): Figures => {
-    const found = targets.find((target) => target.what === what);
+    const found = all.find((one) => one.what === what);
     return (found && figures.get(found)) ?? new Figures();
   };
   const keysOf = (what: string, keys: number) => of(what).perSecond.map((calls) => calls * keys);
   const echo = of(ECHO);
   const unary = of(UNARY);
   const batch = keysOf('BatchVerifyKeys, 100', 100);
-  const rows = targets.map((target) => {
-    const its = figures.get(target) ?? new Figures();
-    const keys = its.perSecond.map((calls) => calls * target.keys);
+  const rows = all.map((one) => {
+    const its = of(one.what);
+    const keys = its.perSecond.map((calls) => calls * one.keys);
     return [
-      target.what,
+      one.what,
       toShort(median(its.perSecond)),
       toShort(median(keys)),
       toRatioText(ratiosOf(keys, echo.perSecond)),
@@ -168,7 +187,7 @@ function toSection(targets: readonly Target[], figures: ReadonlyMap<Target, Figu
     text:
       'Calls a second come from h2load with 64 calls in flight: 8 connections of 8 streams for gRPC, 64 connections for ' +
       'HTTP/1.1. So do the times of one call in flight. At 70 % of its own peak of the same round each server is asked ' +
-      'at even intervals, and a time counts from the moment at which the call was due.',
+      'at even intervals, and a time counts from the moment at which the call was due. Each round starts every server anew.',
     head: [
       'what',
       'calls a second',
@@ -193,10 +212,10 @@ function toSection(targets: readonly Target[], figures: ReadonlyMap<Target, Figu
       ),
       atLeast('beside Fastify with Redis, by batch', 1, ratiosOf(batch, of(FASTIFY).perSecond), ' times'),
     ],
-    bars: targets.map((target) => ({
-      what: target.what,
-      perSecond: median(keysOf(target.what, target.keys)),
-      own: target.own,
+    bars: all.map(({ what, keys, own }) => ({
+      what,
+      perSecond: median(keysOf(what, keys)),
+      own,
     })),
   };
 }
