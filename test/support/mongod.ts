@@ -41,7 +41,7 @@ export async function startMongod(): Promise<OwnMongod> {
   const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-mongod-'));
   const set = new MongoMemoryReplSet({
     binary: { systemBinary: binary, version },
-    instanceOpts: [{ dbPath: folder.path, port, launchTimeout: 60_000, args: mongodArguments }],
+    instanceOpts: [{ dbPath: folder.path, port, launchTimeout: 60_000, args: [...mongodArguments, '--nounixsocket'] }],
     replSet: {
       name: replicaSetName,
       storageEngine: 'wiredTiger',
