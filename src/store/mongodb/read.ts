@@ -113,28 +113,26 @@ export function makeReads(connection: Connection, collections: Collections) {
     return { hash: row.hash, rows: row.key_ids.flatMap((keyId) => rows.filter((one) => one._id === keyId)) };
   }
 
-  /** The organizations of these keys by their paths, as verifications need them. */
+  /** The organizations of these keys by their paths, as verifications need them; one that was never written is absent. */
   async function ownersOf(ask: Ask, rows: readonly VerifiableRow[], memory?: OrganizationMemory): Promise<Owners> {
     const owners = new Map<string, VerifiableOrganization>();
-    const unknown = new Map<string, OrganizationRef>();
+    const unknown = new Set<string>();
     for (const row of rows) {
-      const ref = fromRefFields(row);
-      const path = organizationPath(ref);
+      const path = organizationPath(fromRefFields(row));
       const owner = memory?.known(path);
       if (owner) owners.set(path, owner);
-      else unknown.set(path, ref);
+      else unknown.add(path);
     }
     if (unknown.size === 0) return owners;
-    const filter = { _id: { $in: [...unknown.keys()] } };
+    const filter = { _id: { $in: [...unknown] } };
     const read = await ask((bounds) =>
       organizations
         .find<VerifiableOrganizationRow>(filter, { ...bounds, projection: VERIFIABLE_ORGANIZATION })
         .toArray(),
     );
-    for (const row of read) owners.set(row._id, fromVerifiableOrganizationRow(row));
-    for (const [path, ref] of unknown) {
-      const owner = owners.get(path) ?? newOrganization(ref);
-      owners.set(path, owner);
+    for (const row of read) {
+      const owner = fromVerifiableOrganizationRow(row);
+      owners.set(row._id, owner);
       memory?.noteRead(owner);
     }
     return owners;
