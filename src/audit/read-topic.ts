@@ -8,15 +8,17 @@ import { createKafkaClient, type KafkaSettings } from './kafka-client.js';
 import type { Entry } from './verify-chain.js';
 
 // Node finds this name on the default export alone.
-const { KafkaJSProtocolError } = kafkajs;
+const { KafkaJSConnectionError, KafkaJSError, KafkaJSProtocolError } = kafkajs;
 
 const ASK_MS = 10_000;
 const ASK_AGAIN_MS = 100;
+/** Beyond it a broker that hangs up does so on purpose. */
+const HANG_UPS_MAX = 5;
 const STALL_MS = 30_000;
 /** The first group of a cluster, or one whose coordinator has just moved, has to wait for it. */
 const GROUP_RETRIES = 30;
 const BEGIN_MS = 30_000;
-/** A consumer whose group fell apart while it began is replaced by another one. */
+/** A consumer whose group fell apart, or whose connection was closed, while it began is replaced by another one. */
 const BEGINNINGS_MAX = 5;
 const LEAVE_MS = 5000;
 /** How long a broker holds back an empty answer, and so how long leaving takes. */
@@ -81,7 +83,7 @@ export async function* readRanges(
   }
 }
 
-/** Nothing was read yet: kafkajs lost the group between joining it and being told where to begin. */
+/** Nothing was read yet: kafkajs lost its connection, or the group between joining it and being told where to begin. */
 class NotBegun extends Error {
   override readonly name = 'NotBegun';
 }
@@ -109,7 +111,12 @@ async function* readOnce(
   });
   let read = 0;
   try {
-    await within(BEGIN_MS, begin(consumer, topic, batches));
+    try {
+      await within(BEGIN_MS, begin(consumer, topic, batches));
+    } catch (error) {
+      if (!hungUp(error)) throw error;
+      throw new NotBegun(`the topic ${topic} cannot be read: a broker hung up`, { cause: error });
+    }
     // One that begins anew, or that has fetched before this, reads more than is wanted, which is passed over.
     try {
       for (const [partition, { next, end }] of ranges) {
@@ -170,14 +177,24 @@ async function asking<T>(settings: TopicSettings, log: Logger, question: (admin:
 /** A new topic, or one whose leaders are changing, is not known to every broker at once. */
 async function untilAnswered<T>(admin: Admin, question: (admin: Admin) => Promise<T>, late: AbortSignal): Promise<T> {
   await admin.connect();
-  for (;;) {
+  for (let hangUps = 0; ;) {
     try {
       return await question(admin);
     } catch (error) {
-      if (late.aborted || !isPassing(error)) throw error;
+      if (hungUp(error)) hangUps += 1;
+      if (late.aborted || hangUps > HANG_UPS_MAX || !(hungUp(error) || isPassing(error))) throw error;
       await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
     }
   }
+}
+
+/**
+ * A connection was closed while an answer was awaited, as brokers do that are stopped or shed idle ones. kafkajs asks
+ * again after most such questions; of the others it says so, or takes an answer apart that is null.
+ */
+function hungUp(error: unknown): boolean {
+  const cause = error instanceof KafkaJSError ? (error.cause ?? error) : error;
+  return cause instanceof KafkaJSConnectionError || cause instanceof TypeError;
 }
 
 /** kafkajs gives up sooner than an election ends, and wraps the answer then. */

@@ -15,6 +15,7 @@ import { captureLog, makeChain, silentLog } from '../support/audit.js';
 import { acme } from '../support/domain.js';
 import { freePort } from '../support/free-port.js';
 import { consumeWithConsole, createTopic, startKafka } from '../support/kafka.js';
+import { startProxy } from '../support/tcp-proxy.js';
 import { pause, resume } from '../support/pause.js';
 
 const brokers = inject('kafkaBrokers');
@@ -247,6 +248,31 @@ describe('reading the topic', () => {
     expect(groups.filter(({ groupId }) => groupId.startsWith('keyreeve-audit-verify'))).toEqual([]);
   });
 
+  test('goes on where a broker hangs up, whatever it was asked', async () => {
+    await using proxy = await startProxy(0);
+    await using own = await startKafka({
+      advertise: (port) => {
+        proxy.target = port;
+        return Promise.resolve(proxy.port);
+      },
+    });
+    const settings = { brokers: own.brokers, topic: 'audit', allowSingleBroker: true };
+    await using sink = await openKafkaSink(settings, silentLog);
+    const chain = makeChain(5);
+    await publish(sink, chain);
+    const texts = chain.map(({ cloudEvent }) => cloudEvent);
+    for (const [name, apiKey, times] of requestsOfReading) {
+      for (let nth = 1; nth <= times; nth += 1) {
+        let seen = 0;
+        const hungUp = proxy
+          .nextAnswer((bytes) => bytes.readInt16BE(API_KEY_OFFSET) === apiKey && (seen += 1) === nth)
+          .then(() => proxy.halfClose('down'));
+        expect(await textsOf(readTopic(settings, silentLog)), `${name} ${nth}`).toEqual(texts);
+        await hungUp;
+      }
+    }
+  });
+
   test('a reader that stops early leaves nothing running', async () => {
     const settings = newTopic();
     await using sink = await openKafkaSink(settings, silentLog);
@@ -337,6 +363,18 @@ async function firstHeader(topic: string, name: string): Promise<string | undefi
   await consumer.disconnect();
   return header;
 }
+
+/** Behind the request's size: https://kafka.apache.org/protocol#protocol_messages */
+const API_KEY_OFFSET = 4;
+/** What a reading asks, its https://kafka.apache.org/protocol#protocol_api_keys, and how often at least. */
+const requestsOfReading = [
+  ['Metadata', 3, 5],
+  ['ListOffsets', 2, 4],
+  ['FindCoordinator', 10, 1],
+  ['JoinGroup', 11, 2],
+  ['SyncGroup', 14, 1],
+  ['Fetch', 1, 2],
+] as const;
 
 interface FakeBroker extends AsyncDisposable {
   readonly address: string;
