@@ -188,7 +188,7 @@ test('each query is answered by its index alone, and by the read concern that it
     recordUses: [
       () => store.recordUses(new Map([[keyId, noon]]), within(5000)),
       `last_uses ${byId}`,
-      `last_uses majority ${byId}`,
+      `last_uses ${byId}`,
     ],
     moveDigest: [() => store.moveDigest(keyId, digest, { ...digest, pepperVersion: 1 }, within(5000)), `keys ${byId}`],
     countDigests: [() => store.countDigests(within(5000)), `keys majority ${byStanding}`],

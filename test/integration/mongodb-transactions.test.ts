@@ -179,16 +179,16 @@ test('what a majority has not confirmed is not given out, and not given back eit
 });
 
 test.each([
-  ['the connection breaks', { closeConnection: true }],
-  ['no majority confirms it', { writeConcernError: { code: 64, errmsg: 'x' } }],
-  ['the primary steps down', { errorCode: 11602, errorLabels: ['RetryableWriteError'] }],
-])('last uses that cannot be written are UNAVAILABLE, and can be written again: %s', async (_, how) => {
+  ['the connection breaks', 'update', { closeConnection: true }],
+  ['no majority confirms it', 'commitTransaction', { writeConcernError: { code: 64, errmsg: 'x' } }],
+  ['the primary steps down', 'update', { errorCode: 11602, errorLabels: ['RetryableWriteError'] }],
+])('last uses that cannot be written are UNAVAILABLE, and can be written again: %s', async (_, command, how) => {
   await using store = await openStore();
   const created = await create(store);
   if (isRefusal(created)) throw new Error(created.refused);
   const { keyId } = created.key;
   const uses = new Map([[keyId, new Date(5)]]);
-  await mongod.fail(['update'], 1000, how);
+  await mongod.fail([command], 1000, how);
   await expect(store.recordUses(uses, within(1000))).rejects.toMatchObject({ name: 'StoreFault', kind: 'unavailable' });
   await mongod.recover();
   await store.recordUses(uses, within(5000));
@@ -211,9 +211,12 @@ test('bookkeeping waits until a majority of the members has it in its journal', 
   };
   const durable = { writeConcern: expect.objectContaining({ w: 'majority', j: true }) as unknown };
   for (const [name, call] of Object.entries(calls)) {
-    const writes = (await mongod.logged(call)).filter((command) => 'update' in command || 'findAndModify' in command);
-    expect(writes.length, name).toBeGreaterThan(0);
-    for (const write of writes) expect(write, name).toMatchObject(durable);
+    const commands = await mongod.logged(call);
+    // Of a transaction the commit alone says what it waits for.
+    const writes = commands.filter((one) => ('update' in one && !('autocommit' in one)) || 'findAndModify' in one);
+    const commits = commands.filter((one) => 'commitTransaction' in one);
+    expect(writes.length + commits.length, name).toBeGreaterThan(0);
+    for (const write of [...writes, ...commits]) expect(write, name).toMatchObject(durable);
   }
 });
 

@@ -1,6 +1,6 @@
 /**
  * What is written beside the changes, and makes no event: when keys were last used, the form of their digests, budgets
- * and peppers. No transaction: each write is one statement on one document, or can be made again.
+ * and peppers. Each write is one statement on one document, or can be made again.
  */
 import { Binary, type Document, Int32, Long } from 'mongodb';
 
@@ -10,6 +10,7 @@ import type { Digest } from '../../keys/key.js';
 import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';
 import { type Collections, collectionsOf } from './schema.js';
+import { untilCommitted } from './transaction.js';
 
 const USES_AT_ONCE = 1000;
 
@@ -20,7 +21,10 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
       const all = [...uses];
       for (let from = 0; from < all.length; from += USES_AT_ONCE) {
         const some = all.slice(from, from + USES_AT_ONCE);
-        await connection.repeatable(deadline, (ask) => recordSome(some, ask));
+        await untilCommitted(connection, deadline, async (transaction) => {
+          await recordSome(some, transaction.ask);
+          await transaction.commit();
+        });
       }
     },
 
@@ -103,8 +107,9 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
   };
 
   /**
-   * One statement for all that were used in the same millisecond, and one for all that are used for the first time: the
-   * members work half as long on them as on an upsert of each.
+   * One statement for all that were used in the same millisecond, and one for all that are used for the first time. In a
+   * transaction, which reaches the other members as one entry of their log: they work half as long on it as on an entry
+   * for each.
    */
   async function recordSome(uses: readonly (readonly [keyId: string, time: Date])[], ask: Ask): Promise<void> {
     const used = new Map<number, string[]>();
@@ -122,10 +127,7 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
     const known = await ask((bounds) => last_uses.find(all, bounds).toArray());
     const knownIds = new Set(known.map(({ _id }) => _id));
     const first = uses.filter(([keyId]) => !knownIds.has(keyId)).map(([_id, time]) => ({ _id, time }));
-    // One that is there after all is a duplicate, and all is done again.
-    if (first.length > 0) await ask((bounds) => last_uses.insertMany(first, { ...bounds, ordered: false }));
-    // Of the others somebody else has just written a first use, which may be before this one.
-    if (first.length < uses.length - matchedCount) await recordSome(uses, ask);
+    await ask((bounds) => last_uses.insertMany(first, { ...bounds, ordered: false }));
   }
 
   async function pepperFingerprints(deadline: Deadline): Promise<ReadonlyMap<number, string>> {

@@ -14,18 +14,13 @@ import type { Clock, Deadline } from '../../keys/clock.js';
 import type { Key } from '../../keys/key.js';
 import { type Organization, type OrganizationRef, newOrganization, organizationPath } from '../../keys/organization.js';
 import { type Refusal, isRefusal } from '../../keys/refusal.js';
-import { StoreFault } from '../faults.js';
 import type { Connection } from './connection.js';
-import { endForsaken } from './forsaken.js';
 import { Lanes } from './lanes.js';
 import type { Reads } from './read.js';
 import { fromOrganizationRow, toEventRow, toKeyRow, toOrganizationRow, toRequestRow } from './rows.js';
 import type { Collections } from './schema.js';
-import { Transaction } from './transaction.js';
-import { Overtaken, isDuplicateKey, troubleOf } from './trouble.js';
-
-// About a second of attempts in vain: whoever lives is through by then.
-const ATTEMPTS_PER_LOOK = 10;
+import { type Transaction, untilCommitted } from './transaction.js';
+import { Overtaken, isDuplicateKey } from './trouble.js';
 
 export interface Changed<A> {
   readonly answer: A | Refusal;
@@ -46,28 +41,10 @@ export function makeChange(
   const lanes = new Lanes();
 
   return function change<A>(load: Load, rule: Rule<A>, deadline: Deadline): Promise<Changed<A>> {
-    return lanes.run(organizationPath(load.organization), deadline, () => tryUntil(load, rule, deadline));
+    return lanes.run(organizationPath(load.organization), deadline, () =>
+      untilCommitted(connection, deadline, (transaction) => tryOnce(transaction, load, rule, deadline)),
+    );
   };
-
-  async function tryUntil<A>(load: Load, rule: Rule<A>, deadline: Deadline): Promise<Changed<A>> {
-    await using transaction = new Transaction(connection, deadline);
-    let wasOvertaken = false;
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        return await tryOnce(transaction, load, rule, deadline);
-      } catch (error) {
-        const trouble = troubleOf(error);
-        if (trouble === undefined) throw error;
-        if (trouble === 'contention') {
-          wasOvertaken = true;
-          if (attempt % ATTEMPTS_PER_LOOK === ATTEMPTS_PER_LOOK - 1) await endForsaken(connection, deadline);
-        }
-        if (await connection.backOff(attempt, deadline)) continue;
-        if (!wasOvertaken) throw error;
-        throw new StoreFault('contention', 'changes by other replicas were first until the deadline', { cause: error });
-      }
-    }
-  }
 
   async function tryOnce<A>(
     transaction: Transaction,
@@ -75,7 +52,6 @@ export function makeChange(
     rule: Rule<A>,
     deadline: Deadline,
   ): Promise<Changed<A>> {
-    await transaction.begin();
     const organization = await takeHead(transaction, load.organization);
     const state: OrganizationState = { organization, ...(await reads.loaded(transaction.ask, load)) };
     const decided: Change<A> | Refusal = rule(state);

@@ -18,7 +18,7 @@ import type { Deadline } from '../../keys/clock.js';
 import type { Secret } from '../../keys/secret.js';
 import { within } from '../../within.js';
 import { StoreFault } from '../faults.js';
-import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, isTimeRefused, toFault, troubleOf } from './trouble.js';
+import { Overtaken, TimedOut, isDuplicateKey, isSnapshotGone, isTimeRefused, toFault } from './trouble.js';
 
 /** The longest that the server works on one statement; a caller with more time waits for a retry, not for the statement. */
 export const STATEMENT_MS_MAX = 5000;
@@ -165,27 +165,13 @@ export class Connection implements AsyncDisposable {
    * Runs an upsert by `_id`, outside of any session. Of two that meet the server may turn one back, which then finds what
    * the other wrote.
    */
-  upsert<T>(deadline: Deadline, call: (bounds: Bounds) => Promise<T>): Promise<T> {
-    return this.#again(deadline, isDuplicateKey, () => this.ask(deadline)(call));
-  }
-
-  /**
-   * Runs work that comes to the same when it is done twice, outside of any session. The driver, which tries most
-   * statements again where a primary is lost, does not where one writes several documents.
-   */
-  repeatable<T>(deadline: Deadline, work: (ask: Ask) => Promise<T>): Promise<T> {
-    const mayPass = (error: unknown) => isDuplicateKey(error) || troubleOf(error) !== undefined;
-    return this.#again(deadline, mayPass, () => work(this.ask(deadline)));
-  }
-
-  async #again<T>(deadline: Deadline, mayPass: (error: unknown) => boolean, work: () => Promise<T>): Promise<T> {
+  async upsert<T>(deadline: Deadline, call: (bounds: Bounds) => Promise<T>): Promise<T> {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        return await work();
+        return await this.ask(deadline)(call);
       } catch (error) {
-        if (!mayPass(error)) throw error;
-        if (await this.backOff(attempt, deadline)) continue;
         if (!isDuplicateKey(error)) throw error;
+        if (await this.backOff(attempt, deadline)) continue;
         throw new Overtaken('others wrote the document until the deadline', { cause: error });
       }
     }

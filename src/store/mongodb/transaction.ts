@@ -3,12 +3,45 @@ import { type ClientSession, ReadConcern } from 'mongodb';
 import type { Deadline } from '../../keys/clock.js';
 import { StoreFault } from '../faults.js';
 import { type Ask, type Connection, DURABLE, STATEMENT_MS_MAX } from './connection.js';
-import { TimedOut, isRolledBack, isTurnedDown } from './trouble.js';
+import { endForsaken } from './forsaken.js';
+import { TimedOut, isRolledBack, isTurnedDown, troubleOf } from './trouble.js';
+
+// About a second of attempts in vain: whoever lives is through by then.
+const ATTEMPTS_PER_LOOK = 10;
 
 const MAY_HAVE_HAPPENED =
   'MongoDB did not say whether the change was committed: it may have happened, and repeating it with the same request id finds out';
 
-/** The transactions of one change: attempt after attempt on one session, the last of which may be committed. */
+/**
+ * Tries until the deadline, each time in a new transaction, which the attempt commits or aborts.
+ * @throws StoreFault `contention` where others were first each time
+ */
+export async function untilCommitted<T>(
+  connection: Connection,
+  deadline: Deadline,
+  attempt: (transaction: Transaction) => Promise<T>,
+): Promise<T> {
+  await using transaction = new Transaction(connection, deadline);
+  let wasOvertaken = false;
+  for (let attempts = 0; ; attempts += 1) {
+    try {
+      await transaction.begin();
+      return await attempt(transaction);
+    } catch (error) {
+      const trouble = troubleOf(error);
+      if (trouble === undefined) throw error;
+      if (trouble === 'contention') {
+        wasOvertaken = true;
+        if (attempts % ATTEMPTS_PER_LOOK === ATTEMPTS_PER_LOOK - 1) await endForsaken(connection, deadline);
+      }
+      if (await connection.backOff(attempts, deadline)) continue;
+      if (!wasOvertaken) throw error;
+      throw new StoreFault('contention', 'changes by other replicas were first until the deadline', { cause: error });
+    }
+  }
+}
+
+/** The transactions of one work: attempt after attempt on one session, the last of which may be committed. */
 export class Transaction implements AsyncDisposable {
   readonly #connection: Connection;
   readonly #deadline: Deadline;
