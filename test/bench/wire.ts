@@ -13,6 +13,8 @@ export interface WireTarget {
   readonly address: string;
   /** `/package.Service/Method` */
   readonly path: string;
+  /** 8 where it is absent. */
+  readonly connections?: number;
 }
 
 /** What is sent, each as a frame of gRPC. The index is that of the call, from 0 on. */
@@ -36,7 +38,8 @@ export class WireClient implements Disposable {
 
   static async open(target: WireTarget): Promise<WireClient> {
     const client = new WireClient();
-    for (let at = 0; at < CONNECTIONS; at += 1) client.#connections.push(await WireConnection.open(target));
+    for (let at = 0; at < (target.connections ?? CONNECTIONS); at += 1)
+      client.#connections.push(await WireConnection.open(target));
     return client;
   }
 

@@ -152,6 +152,23 @@ test('many keys that memory lacks are read as one by one, and as of all that was
   expect(read[0]?.organization).toEqual(verifiableOrganization(organization));
 });
 
+test('what several sockets ask for in one turn is read together', async () => {
+  await using all = await openLeasedOnes(1);
+  const [{ store, following }] = all.opened;
+  const keys = await put(store, [aKey(), aKey(), aKey()]);
+  await client.db().command({ profile: 2 });
+  const reading = [];
+  for (const { keyspace, digest } of keys) {
+    reading.push(following.read(keyspace, digest.bytes));
+    // Between the readings of two sockets all promises go on.
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+  }
+  expect((await Promise.all(reading)).map((found) => found?.key)).toEqual(keys.map(verifiable));
+  await client.db().command({ profile: 0 });
+  const reads = { op: 'query', ns: `${client.db().databaseName}.keys` };
+  expect(await client.db().collection('system.profile').countDocuments(reads)).toBe(1);
+});
+
 test('an organization that is known is not read for another of its keys', async () => {
   await using all = await openLeasedOnes(1);
   const [{ store, following, known }] = all.opened;

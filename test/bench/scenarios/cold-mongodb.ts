@@ -81,7 +81,7 @@ async function openClients(address: string): Promise<AsyncDisposable & { readonl
   const stack = new Opened();
   const all: WireClient[] = [];
   while (all.length < CONNECTIONS) {
-    const client = await WireClient.open({ address, path: VERIFY_KEY });
+    const client = await WireClient.open({ address, path: VERIFY_KEY, connections: 1 });
     all.push(stack.adopt(client, () => client[Symbol.dispose]()));
   }
   return { all, [Symbol.asyncDispose]: () => stack[Symbol.asyncDispose]() };

@@ -47,8 +47,8 @@ export class FillReads {
   read(keyspace: string, digest: Uint8Array, place: Place): Promise<FoundKey | undefined> {
     return new Promise((resolve, reject) => {
       this.#wanted.push({ keyspace, digest, place, since: place.position, resolve, reject });
-      // After this turn: what else is asked for in it goes along.
-      if (this.#wanted.length === 1) queueMicrotask(() => this.#next());
+      // When all sockets that have something have been read: what else they ask for goes along.
+      if (this.#wanted.length === 1) setImmediate(() => this.#next());
     });
   }
 
