@@ -12,8 +12,8 @@ const { KafkaJSConnectionError, KafkaJSError, KafkaJSProtocolError } = kafkajs;
 
 const ASK_MS = 10_000;
 const ASK_AGAIN_MS = 100;
-/** Beyond it a broker that hangs up does so on purpose. */
-const HANG_UPS_MAX = 5;
+/** Less than `ASK_MS`, so that the last answer says why there is none. */
+const ASKED_AGAIN_MS = 8000;
 const STALL_MS = 30_000;
 /** The first group of a cluster, or one whose coordinator has just moved, has to wait for it. */
 const GROUP_RETRIES = 30;
@@ -51,7 +51,7 @@ export function findRanges(
 ): Promise<Map<number, Range>> {
   const { topic } = settings;
   return asking(settings, log, async (admin) => {
-    if (!(await admin.listTopics()).includes(topic)) {
+    if (!(await topicsOf(admin)).includes(topic)) {
       throw new Error(`there is no topic ${topic}, or it may not be described`);
     }
     const offsets = await admin.fetchTopicOffsets(topic);
@@ -114,8 +114,9 @@ async function* readOnce(
     try {
       await within(BEGIN_MS, begin(consumer, topic, batches));
     } catch (error) {
-      if (!hungUp(error)) throw error;
-      throw new NotBegun(`the topic ${topic} cannot be read: a broker hung up`, { cause: error });
+      // After some questions kafkajs does not ask again itself; where it has, it says so by another error.
+      if (!(error instanceof KafkaJSConnectionError)) throw error;
+      throw new NotBegun(`the topic ${topic} cannot be read: ${error.message}`, { cause: error });
     }
     // One that begins anew, or that has fetched before this, reads more than is wanted, which is passed over.
     try {
@@ -174,33 +175,42 @@ async function asking<T>(settings: TopicSettings, log: Logger, question: (admin:
   }
 }
 
-/** A new topic, or one whose leaders are changing, is not known to every broker at once. */
+/**
+ * A new topic, or one whose leaders are changing, is not known to every broker at once, and brokers that are stopped, or
+ * shed idle connections, hang up.
+ */
 async function untilAnswered<T>(admin: Admin, question: (admin: Admin) => Promise<T>, late: AbortSignal): Promise<T> {
   await admin.connect();
-  for (let hangUps = 0; ;) {
+  const endMs = performance.now() + ASKED_AGAIN_MS;
+  for (;;) {
     try {
       return await question(admin);
     } catch (error) {
-      if (hungUp(error)) hangUps += 1;
-      if (late.aborted || hangUps > HANG_UPS_MAX || !(hungUp(error) || isPassing(error))) throw error;
+      if (late.aborted || performance.now() > endMs || !isPassing(error)) throw error;
       await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
     }
   }
 }
 
-/**
- * A connection was closed while an answer was awaited, as brokers do that are stopped or shed idle ones. kafkajs asks
- * again after most such questions; of the others it says so, or takes an answer apart that is null.
- */
-function hungUp(error: unknown): boolean {
-  const cause = error instanceof KafkaJSError ? (error.cause ?? error) : error;
-  return cause instanceof KafkaJSConnectionError || cause instanceof TypeError;
-}
-
 /** kafkajs gives up sooner than an election ends, and wraps the answer then. */
 function isPassing(error: unknown): boolean {
-  if (error instanceof KafkaJSProtocolError) return error.retriable;
-  return error instanceof Error && error.cause instanceof KafkaJSProtocolError && error.cause.retriable;
+  const cause = error instanceof KafkaJSError ? (error.cause ?? error) : error;
+  if (cause instanceof KafkaJSProtocolError) return cause.retriable;
+  return cause instanceof KafkaJSConnectionError || cause instanceof NoAnswer;
+}
+
+class NoAnswer extends Error {
+  override readonly name = 'NoAnswer';
+}
+
+async function topicsOf(admin: Admin): Promise<string[]> {
+  try {
+    return await admin.listTopics();
+  } catch (error) {
+    // kafkajs asks one broker after the other, and takes an answer apart that none has given.
+    if (!(error instanceof TypeError)) throw error;
+    throw new NoAnswer('no broker answered which topics there are', { cause: error });
+  }
 }
 
 async function begin(consumer: Consumer, topic: string, batches: Handover<Batch>): Promise<void> {

@@ -370,6 +370,8 @@ const API_KEY_OFFSET = 4;
 const requestsOfReading = [
   ['Metadata', 3, 5],
   ['ListOffsets', 2, 4],
+  ['OffsetFetch', 9, 1],
+  ['ApiVersions', 18, 2],
   ['FindCoordinator', 10, 1],
   ['JoinGroup', 11, 2],
   ['SyncGroup', 14, 1],

@@ -1,11 +1,12 @@
 /** What kafkajs does in the middle of a broker's fault, which no broker does when it is told to. */
 import kafkajs, { type Admin, type Consumer, type ConsumerRunConfig } from 'kafkajs';
-import { beforeEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import { findRanges, readRanges } from '../../src/audit/read-topic.js';
 import { silentLog } from '../support/audit.js';
 
-const kafka = { consumers: 0, closed: 0, failures: 0, questions: 0 };
+const noError = (): Error | undefined => undefined;
+const kafka = { consumers: 0, closed: 0, failures: 0, questions: 0, onQuestion: noError, onConnect: noError };
 
 vi.mock('../../src/audit/kafka-client.js', () => ({
   createKafkaClient: () => ({
@@ -19,8 +20,9 @@ vi.mock('../../src/audit/kafka-client.js', () => ({
 }));
 
 beforeEach(() => {
-  Object.assign(kafka, { consumers: 0, closed: 0, failures: 0, questions: 0 });
+  Object.assign(kafka, { consumers: 0, closed: 0, failures: 0, questions: 0, onQuestion: noError, onConnect: noError });
 });
+afterEach(() => vi.useRealTimers());
 
 const settings = { brokers: ['127.0.0.1:1'], topic: 'events' };
 const ranges = new Map([[0, { next: 0n, end: 2n }]]);
@@ -46,6 +48,36 @@ test('a topic whose leaders are being elected is asked for again, however kafkaj
   expect(kafka.questions).toBe(3);
 });
 
+test.each([
+  ['hangs up each time', new kafkajs.KafkaJSConnectionError('Closed connection'), 'Closed connection'],
+  [
+    'gives no answer',
+    new TypeError("Cannot destructure property 'x' of null"),
+    'no broker answered which topics there',
+  ],
+])('a broker that %s is asked again for seconds, and then named as the reason', async (_, error, message) => {
+  vi.useFakeTimers();
+  kafka.onQuestion = () => error;
+  const found = expect(findRanges(settings, new Map(), silentLog)).rejects.toThrow(message);
+  await vi.advanceTimersByTimeAsync(9000);
+  await found;
+  expect(kafka.questions).toBeGreaterThan(10);
+});
+
+test('a reading whose broker hangs up as it begins is begun anew, so often and with that reason', async () => {
+  kafka.onConnect = () => new kafkajs.KafkaJSConnectionError('Closed connection');
+  await expect(textsOf()).rejects.toThrow('cannot be read: Closed connection');
+  expect(kafka.consumers).toBe(5);
+});
+
+test('a reading that kafkajs has given up is not begun anew', async () => {
+  const refused = new kafkajs.KafkaJSConnectionError('connect ECONNREFUSED');
+  const error = new kafkajs.KafkaJSNumberOfRetriesExceeded(refused, { retryCount: 31, retryTime: 1000 });
+  kafka.onConnect = () => error;
+  await expect(textsOf()).rejects.toBe(error);
+  expect(kafka.consumers).toBe(1);
+});
+
 async function textsOf(): Promise<string[]> {
   const texts = [];
   for await (const { text } of readRanges(settings, ranges, silentLog)) texts.push(text);
@@ -62,6 +94,8 @@ function anAdmin(): Pick<Admin, 'connect' | 'deleteGroups' | 'listTopics' | 'fet
     deleteGroups: () => Promise.resolve([]),
     listTopics() {
       kafka.questions += 1;
+      const failure = kafka.onQuestion();
+      if (failure) return Promise.reject(failure);
       if (kafka.questions > kafka.failures) return Promise.resolve([settings.topic]);
       const error = new kafkajs.KafkaJSProtocolError(Object.assign(new Error('no leader'), NO_LEADER));
       const wrapped = new kafkajs.KafkaJSNumberOfRetriesExceeded(error, { retryCount: 1, retryTime: 1 });
@@ -83,7 +117,10 @@ function aConsumer(): Pick<Consumer, 'connect' | 'subscribe' | 'run' | 'seek' | 
   return {
     on: () => undefined,
     events: {},
-    connect: settled,
+    connect: () => {
+      const failure = kafka.onConnect();
+      return failure ? Promise.reject(failure) : settled();
+    },
     subscribe: settled,
     disconnect: settled,
     run: ({ eachBatch } = {}) => {
