@@ -13,7 +13,7 @@ export interface WireTarget {
   readonly address: string;
   /** `/package.Service/Method` */
   readonly path: string;
-  /** 8 where it is absent. */
+  /** Absent: as many as h2load's. */
   readonly connections?: number;
 }
 

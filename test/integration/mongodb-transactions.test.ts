@@ -191,9 +191,10 @@ test.each([
   await mongod.fail([command], 1000, how);
   await expect(store.recordUses(uses, within(1000))).rejects.toMatchObject({ name: 'StoreFault', kind: 'unavailable' });
   await mongod.recover();
-  await store.recordUses(uses, within(5000));
+  // What could not be written may have been.
+  await store.recordUses(new Map([[keyId, new Date(6)]]), within(5000));
   const [key] = await store.selectKeys(acme, { by: 'key_id', keyId }, within(5000));
-  expect(key?.lastUseTime).toEqual(new Date(5));
+  expect(key?.lastUseTime).toEqual(new Date(6));
 });
 
 test('bookkeeping waits until a majority of the members has it in its journal', async () => {

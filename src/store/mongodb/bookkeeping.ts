@@ -7,6 +7,7 @@ import { Binary, type Document, Int32, Long } from 'mongodb';
 import { type BudgetAsk, type BudgetBlock, takeBudget } from '../../keys/budget.js';
 import type { Deadline } from '../../keys/clock.js';
 import type { Digest } from '../../keys/key.js';
+import { StoreFault } from '../faults.js';
 import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';
 import { type Collections, collectionsOf } from './schema.js';
@@ -19,12 +20,18 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
     /** May have written some of them where it fails: writing them again is harmless. */
     async recordUses(uses: ReadonlyMap<string, Date>, deadline: Deadline): Promise<void> {
       const all = [...uses];
-      for (let from = 0; from < all.length; from += USES_AT_ONCE) {
-        const some = all.slice(from, from + USES_AT_ONCE);
-        await untilCommitted(connection, deadline, async (transaction) => {
-          await recordSome(some, transaction.ask);
-          await transaction.commit();
-        });
+      try {
+        for (let from = 0; from < all.length; from += USES_AT_ONCE) {
+          const some = all.slice(from, from + USES_AT_ONCE);
+          await untilCommitted(connection, deadline, async (transaction) => {
+            await recordSome(some, transaction.ask);
+            await transaction.commit();
+          });
+        }
+      } catch (error) {
+        // Contention, too: it would say that nothing was written.
+        if (!(error instanceof StoreFault)) throw error;
+        throw new StoreFault('unavailable', 'not all last uses were written before the deadline', { cause: error });
       }
     },
 
@@ -126,6 +133,7 @@ export function makeBookkeeping(connection: Connection, { keys, last_uses, budge
     const all = { _id: { $in: uses.map(([keyId]) => keyId) } };
     const known = await ask((bounds) => last_uses.find(all, bounds).toArray());
     const knownIds = new Set(known.map(({ _id }) => _id));
+    // What another replica inserts meanwhile is a conflict of the transactions, and no duplicate.
     const first = uses.filter(([keyId]) => !knownIds.has(keyId)).map(([_id, time]) => ({ _id, time }));
     await ask((bounds) => last_uses.insertMany(first, { ...bounds, ordered: false }));
   }

@@ -14,7 +14,7 @@ const MAY_HAVE_HAPPENED =
 
 /**
  * Tries until the deadline, each time in a new transaction, which the attempt commits or aborts.
- * @throws StoreFault `contention` where others were first each time
+ * @throws StoreFault `contention` where others were first, and none of the attempts came through
  */
 export async function untilCommitted<T>(
   connection: Connection,

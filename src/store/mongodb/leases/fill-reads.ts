@@ -47,7 +47,8 @@ export class FillReads {
   read(keyspace: string, digest: Uint8Array, place: Place): Promise<FoundKey | undefined> {
     return new Promise((resolve, reject) => {
       this.#wanted.push({ keyspace, digest, place, since: place.position, resolve, reject });
-      // When all sockets that have something have been read: what else they ask for goes along.
+      // When all sockets that have something have been read: what else they ask for goes along. What comes while as much
+      // as may be is being read waits for that.
       if (this.#wanted.length === 1) setImmediate(() => this.#next());
     });
   }
