@@ -1,11 +1,11 @@
 /** Keys that are in memory, one a call and in batches, beside the bare transport and beside what else one could run. */
 import { VerifyKeyResponse } from '../../../src/gen/keyreeve/v1/key_service.js';
 import { startService } from '../../support/service.js';
-import { type Arm, type Bench, inRounds, type Scenario } from '../bench.js';
+import { type Bench, inRounds, type Scenario } from '../bench.js';
 import { type GrpcTarget, openClient, toBatchTarget, toUnaryTarget, verifyOne } from '../grpc-target.js';
 import type { LoadTarget } from '../h2load.js';
 import { createKey } from '../keys.js';
-import { atLeast, atMost, median, ratiosOf, type Section, toMsText, toRatioText, toShort } from '../measured.js';
+import { atLeast, atMost, mean, median, ratiosOf, type Section, toMsText, toRatioText, toShort } from '../measured.js';
 import { Opened } from '../opened.js';
 import { installPeers, startProgram, startRedis } from '../programs.js';
 import { quantile } from '../report.js';
@@ -14,6 +14,10 @@ import { WireClient } from '../wire.js';
 const BATCHES = [1, 10, 100] as const;
 const PACED_SHARE = 0.7;
 const SINGLE_SECONDS_SHARE = 0.5;
+/** Times the bench's seconds: after eight to ten of load servers on Node stop growing faster. */
+const WARM_UP_LASTS = 5;
+/** Parts in which each is measured in a round, in turn with the others: the machine's speed drifts within seconds. */
+const TURNS = 4;
 
 export const hot: Scenario = {
   name: 'hot',
@@ -44,6 +48,23 @@ class Figures {
   readonly oneP99: number[] = [];
   readonly pacedP50: number[] = [];
   readonly pacedP99: number[] = [];
+
+  /** @param pacedMs absent: not measured */
+  add(perSecond: number, oneMs: readonly number[], pacedMs: readonly number[] | undefined): void {
+    this.perSecond.push(perSecond);
+    this.oneP50.push(quantile(oneMs, 0.5));
+    this.oneP99.push(quantile(oneMs, 0.99));
+    if (!pacedMs) return;
+    this.pacedP50.push(quantile(pacedMs, 0.5));
+    this.pacedP99.push(quantile(pacedMs, 0.99));
+  }
+}
+
+/** One that is measured in a round, and what its turns gave. */
+interface Running extends Target {
+  readonly one: Compared;
+  readonly perSecond: number[];
+  readonly ms: number[];
 }
 
 async function measure(bench: Bench): Promise<Section> {
@@ -51,35 +72,46 @@ async function measure(bench: Bench): Promise<Section> {
   await using stack = new Opened();
   const all = await toCompare(bench, stack);
   const figures = new Map<Compared, Figures>(all.map((one) => [one, new Figures()]));
-  const arms = all.map((one): Arm => async (counts) => {
-    // Anew for each round: some processes are faster than others of the same program for as long as they live.
-    await using server = new Opened();
-    await load(bench, await one.open(server), counts ? figures.get(one) : undefined);
-  });
-  await inRounds(bench, 'hot', arms);
+  const round = async (counts: boolean) => {
+    // With servers of its own: some processes are faster than others of the same program for as long as they live.
+    await using servers = new Opened();
+    const running: Running[] = [];
+    for (const one of all)
+      running.push({ one, ...(await warmUp(bench, await one.open(servers))), perSecond: [], ms: [] });
+    for (let turn = 0; turn < TURNS; turn += 1) {
+      for (const one of turn % 2 === 0 ? running : running.toReversed()) await takeTurn(bench, one);
+    }
+    for (const { one, grpc, perSecond, ms } of running) {
+      const peak = mean(perSecond);
+      const paced = grpc && (await atPace(bench, grpc, peak * PACED_SHARE));
+      if (counts) figures.get(one)?.add(peak, ms, paced);
+    }
+  };
+  await inRounds(bench, 'hot', [round]);
   return toSection(all, figures);
 }
 
-async function load(bench: Bench, { load, grpc, probe }: Target, figures: Figures | undefined): Promise<void> {
+/** Until it is compiled and its heap has grown. */
+async function warmUp({ h2load, seconds }: Bench, target: Target): Promise<Target> {
+  await target.probe();
+  await h2load.peak(target.load, seconds * WARM_UP_LASTS);
+  return target;
+}
+
+async function takeTurn({ h2load, seconds }: Bench, { load, probe, perSecond, ms }: Running): Promise<void> {
   await probe();
-  // Until it is compiled and its heap has grown.
-  await bench.h2load.peak(load, bench.seconds);
-  await probe();
-  const { perSecond } = await bench.h2load.peak(load, bench.seconds);
+  perSecond.push((await h2load.peak(load, seconds / TURNS)).perSecond);
   // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
   await probe();
-  const one = await bench.h2load.oneInFlight(load, bench.seconds * SINGLE_SECONDS_SHARE);
-  figures?.perSecond.push(perSecond);
-  figures?.oneP50.push(quantile(one.ms, 0.5));
-  figures?.oneP99.push(quantile(one.ms, 0.99));
-  if (!grpc) return;
+  ms.push(...(await h2load.oneInFlight(load, (seconds * SINGLE_SECONDS_SHARE) / TURNS)).ms);
+}
+
+async function atPace({ seconds }: Bench, grpc: GrpcTarget, pace: number): Promise<number[]> {
+  await grpc.probe();
   using client = await WireClient.open(grpc.wire);
-  const pace = perSecond * PACED_SHARE;
-  const paced = await client.keepPace(pace, Math.ceil(pace * bench.seconds), () => grpc.frame);
-  if (paced.decisions.includes(-1)) throw new Error('a call failed that had been answered before');
-  const ms = [...paced.ms];
-  figures?.pacedP50.push(quantile(ms, 0.5));
-  figures?.pacedP99.push(quantile(ms, 0.99));
+  const { decisions, ms } = await client.keepPace(pace, Math.ceil(pace * seconds), () => grpc.frame);
+  if (decisions.includes(-1)) throw new Error('a call failed that had been answered before');
+  return [...ms];
 }
 
 async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compared[]> {
@@ -187,7 +219,8 @@ function toSection(all: readonly Compared[], figures: ReadonlyMap<Compared, Figu
     text:
       'Calls a second come from h2load with 64 calls in flight: 8 connections of 8 streams for gRPC, 64 connections for ' +
       'HTTP/1.1. So do the times of one call in flight. At 70 % of its own peak of the same round each server is asked ' +
-      'at even intervals, and a time counts from the moment at which the call was due. Each round starts every server anew.',
+      'at even intervals, and a time counts from the moment at which the call was due. Each round starts every server ' +
+      `anew and measures each in ${TURNS} parts, in turn with the others.`,
     head: [
       'what',
       'calls a second',
