@@ -101,7 +101,7 @@ export const SEEDED_BUGS: readonly SeededBug[] = [
         file: 'src/grpc/create-key.ts',
         from: 'const created = await commit(load, (state) => createKey(state, ask, keyspace, draw), call, parts);',
         to: `const { keyCount } = await store.findOrganization(organization, call.deadline);
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    await new Promise((resolve) => setTimeout(resolve, 100));
     const created = await commit(load, (state) =>
       createKey({ ...state, organization: { ...state.organization, keyCount } }, ask, keyspace, draw), call, parts);`,
       },
