@@ -16,7 +16,7 @@ const PACED_SHARE = 0.7;
 const SINGLE_SECONDS_SHARE = 0.5;
 /** Times the bench's seconds: after eight to ten of load servers on Node stop growing faster. */
 const WARM_UP_LASTS = 5;
-/** Parts in which each is measured in a round, in turn with the others: the machine's speed drifts within seconds. */
+/** Of each in a round, one after the other: the machine's speed drifts within seconds. */
 const TURNS = 4;
 
 export const hot: Scenario = {
@@ -41,30 +41,32 @@ interface Target {
   readonly probe: () => Promise<unknown>;
 }
 
-/** One figure a round. */
+/** What it did when it was asked for as much as it can, and for one call after the other. */
+interface Turn {
+  readonly perSecond: number;
+  /** Of each call. */
+  readonly oneMs: readonly number[];
+}
+
 class Figures {
+  // One of each turn.
   readonly perSecond: number[] = [];
   readonly oneP50: number[] = [];
   readonly oneP99: number[] = [];
+  // One of each round.
   readonly pacedP50: number[] = [];
   readonly pacedP99: number[] = [];
 
-  /** @param pacedMs absent: not measured */
-  add(perSecond: number, oneMs: readonly number[], pacedMs: readonly number[] | undefined): void {
+  addTurn({ perSecond, oneMs }: Turn): void {
     this.perSecond.push(perSecond);
     this.oneP50.push(quantile(oneMs, 0.5));
     this.oneP99.push(quantile(oneMs, 0.99));
-    if (!pacedMs) return;
-    this.pacedP50.push(quantile(pacedMs, 0.5));
-    this.pacedP99.push(quantile(pacedMs, 0.99));
   }
-}
 
-/** One that is measured in a round, and what its turns gave. */
-interface Running extends Target {
-  readonly one: Compared;
-  readonly perSecond: number[];
-  readonly ms: number[];
+  addPaced(ms: readonly number[]): void {
+    this.pacedP50.push(quantile(ms, 0.5));
+    this.pacedP99.push(quantile(ms, 0.99));
+  }
 }
 
 async function measure(bench: Bench): Promise<Section> {
@@ -75,16 +77,21 @@ async function measure(bench: Bench): Promise<Section> {
   const round = async (counts: boolean) => {
     // With servers of its own: some processes are faster than others of the same program for as long as they live.
     await using servers = new Opened();
-    const running: Running[] = [];
-    for (const one of all)
-      running.push({ one, ...(await warmUp(bench, await one.open(servers))), perSecond: [], ms: [] });
-    for (let turn = 0; turn < TURNS; turn += 1) {
-      for (const one of turn % 2 === 0 ? running : running.toReversed()) await takeTurn(bench, one);
+    const running: { target: Target; peaks: number[]; its: Figures | undefined }[] = [];
+    for (const one of all) {
+      const target = await one.open(servers);
+      await warmUp(bench, target);
+      running.push({ target, peaks: [], its: counts ? figures.get(one) : undefined });
     }
-    for (const { one, grpc, perSecond, ms } of running) {
-      const peak = mean(perSecond);
-      const paced = grpc && (await atPace(bench, grpc, peak * PACED_SHARE));
-      if (counts) figures.get(one)?.add(peak, ms, paced);
+    for (let at = 0; at < TURNS; at += 1) {
+      for (const { target, peaks, its } of at % 2 === 0 ? running : running.toReversed()) {
+        const turn = await takeTurn(bench, target);
+        peaks.push(turn.perSecond);
+        its?.addTurn(turn);
+      }
+    }
+    for (const { target, peaks, its } of running) {
+      if (target.grpc) its?.addPaced(await atPace(bench, target.grpc, mean(peaks) * PACED_SHARE));
     }
   };
   await inRounds(bench, 'hot', [round]);
@@ -92,18 +99,18 @@ async function measure(bench: Bench): Promise<Section> {
 }
 
 /** Until it is compiled and its heap has grown. */
-async function warmUp({ h2load, seconds }: Bench, target: Target): Promise<Target> {
-  await target.probe();
-  await h2load.peak(target.load, seconds * WARM_UP_LASTS);
-  return target;
+async function warmUp({ h2load, seconds }: Bench, { load, probe }: Target): Promise<void> {
+  await probe();
+  await h2load.peak(load, seconds * WARM_UP_LASTS);
 }
 
-async function takeTurn({ h2load, seconds }: Bench, { load, probe, perSecond, ms }: Running): Promise<void> {
+async function takeTurn({ h2load, seconds }: Bench, { load, probe }: Target): Promise<Turn> {
+  // Answered once what was cut off at the end before has been worked through, which takes the slowest of them long.
   await probe();
-  perSecond.push((await h2load.peak(load, seconds / TURNS)).perSecond);
-  // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
+  const { perSecond } = await h2load.peak(load, seconds / TURNS);
   await probe();
-  ms.push(...(await h2load.oneInFlight(load, (seconds * SINGLE_SECONDS_SHARE) / TURNS)).ms);
+  const { ms } = await h2load.oneInFlight(load, (seconds * SINGLE_SECONDS_SHARE) / TURNS);
+  return { perSecond, oneMs: ms };
 }
 
 async function atPace({ seconds }: Bench, grpc: GrpcTarget, pace: number): Promise<number[]> {
@@ -144,8 +151,8 @@ async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compa
     return { what, own: false, keys: 1, open };
   };
   return [
-    echo(ECHO, 'generated'),
     echo(RAW_ECHO, 'raw'),
+    echo(ECHO, 'generated'),
     own(UNARY, 1, ({ keys, address }, [token = '']) => toUnaryTarget(keys, address, token)),
     ...BATCHES.map((count) =>
       own(`BatchVerifyKeys, ${count}`, count, ({ keys, address }, tokens) => toBatchTarget(keys, address, tokens)),
@@ -220,7 +227,7 @@ function toSection(all: readonly Compared[], figures: ReadonlyMap<Compared, Figu
       'Calls a second come from h2load with 64 calls in flight: 8 connections of 8 streams for gRPC, 64 connections for ' +
       'HTTP/1.1. So do the times of one call in flight. At 70 % of its own peak of the same round each server is asked ' +
       'at even intervals, and a time counts from the moment at which the call was due. Each round starts every server ' +
-      `anew and measures each in ${TURNS} parts, in turn with the others.`,
+      `anew, and measures each in ${TURNS} turns, one after the other: figures, and ratios, are of turns.`,
     head: [
       'what',
       'calls a second',
