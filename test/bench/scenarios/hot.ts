@@ -18,6 +18,8 @@ const SINGLE_SECONDS_SHARE = 0.5;
 const WARM_UP_LASTS = 5;
 /** Of each in a round, one after the other: the machine's speed drifts within seconds. */
 const TURNS = 4;
+/** Times the bench's seconds, before each turn: a server that was idle begins slowly again. */
+const LEAD_IN_LASTS = 0.5;
 
 export const hot: Scenario = {
   name: 'hot',
@@ -105,7 +107,8 @@ async function warmUp({ h2load, seconds }: Bench, { load, probe }: Target): Prom
 }
 
 async function takeTurn({ h2load, seconds }: Bench, { load, probe }: Target): Promise<Turn> {
-  // Answered once what was cut off at the end before has been worked through, which takes the slowest of them long.
+  await h2load.peak(load, seconds * LEAD_IN_LASTS);
+  // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
   await probe();
   const { perSecond } = await h2load.peak(load, seconds / TURNS);
   await probe();
