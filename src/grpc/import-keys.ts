@@ -12,6 +12,7 @@ import type { Load } from '../keys/change.js';
 import { claimRequest } from '../keys/claim-request.js';
 import { nameFor } from '../keys/new-key.js';
 import { displayOfUnknown, takeOver } from '../keys/credential.js';
+import { toHex } from '../keys/digest.js';
 import type { Mutation } from '../keys/event.js';
 import { parseLabels, parseName, parseScopes, parseText } from '../keys/fields.js';
 import { newEventId, newKeyId } from '../keys/ids.js';
@@ -127,7 +128,7 @@ function loadFor({ sha256, clientId, name }: Item, mutation: Mutation, keyspace:
   const wanted = nameFor(name, keyspace);
   return {
     organization: mutation.organization,
-    digests: digestsOf(sha256, peppers).map(({ bytes }) => bytes),
+    digests: digestsOf(toHex(sha256), peppers).map(({ bytes }) => bytes),
     ...(keyspace.names.unique && !isRefusal(wanted) && { name: wanted }),
     ...(clientId !== undefined && { selector: { by: 'client_id', clientId } }),
   };
@@ -181,8 +182,9 @@ function judgeLastUse(lastUseTime: Date, now: Date): ArgumentRefusal | undefined
 function toComparable(item: Item | Refusal, peppers: Peppers): object {
   if (isRefusal(item)) return { refused: item.refused };
   const { sha256, secretField: _, ...fields } = item;
-  const [bare, oldest = bare] = digestsOf(sha256, peppers);
-  return { ...fields, digest: Buffer.from(oldest?.bytes ?? sha256).toString('hex') };
+  const hex = toHex(sha256);
+  const [, oldest] = digestsOf(hex, peppers);
+  return { ...fields, digest: oldest?.hex ?? hex };
 }
 
 function parseItems(

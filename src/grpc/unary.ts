@@ -106,12 +106,15 @@ interface Telling {
 
 /** A call that has no answer yet. */
 class Unfinished<Response, Carrier> {
-  readonly facts: CallFacts = {};
+  /** Undefined where nobody known had called. */
+  caller: string | undefined;
+  #facts: Facts | undefined;
   readonly #telling: Telling;
   readonly #rpc: Carrier;
   readonly #respond: Respond<Response>;
   readonly #around: Pick<Around<Carrier>, 'traceOf' | 'clock' | 'log'>;
-  readonly #begunMs: number;
+  /** On the monotonic clock. */
+  readonly begunMs: number;
 
   constructor(
     telling: Telling,
@@ -123,7 +126,11 @@ class Unfinished<Response, Carrier> {
     this.#rpc = rpc;
     this.#respond = respond;
     this.#around = around;
-    this.#begunMs = around.clock.monotonicMs();
+    this.begunMs = around.clock.monotonicMs();
+  }
+
+  note(facts: Facts): void {
+    this.#facts = this.#facts ? { ...this.#facts, ...facts } : facts;
   }
 
   /** Never rejects. */
@@ -181,22 +188,21 @@ class Unfinished<Response, Carrier> {
 
   /** Never throws. */
   #observe(code: status): void {
-    this.#telling.observe(this.facts.caller, code, this.#around.clock.monotonicMs() - this.#begunMs);
+    this.#telling.observe(this.caller, code, this.#around.clock.monotonicMs() - this.begunMs);
   }
 
   #line(outcome: object): object {
-    const { trace } = this;
+    const { caller, trace } = this;
     return {
       call: this.#telling.name,
-      ...this.facts,
+      ...(caller !== undefined && { caller }),
+      ...this.#facts,
       ...outcome,
       ...(trace && { trace_id: trace.traceId, span_id: trace.spanId }),
-      ms: Math.round((this.#around.clock.monotonicMs() - this.#begunMs) * 100) / 100,
+      ms: Math.round((this.#around.clock.monotonicMs() - this.begunMs) * 100) / 100,
     };
   }
 }
-
-type CallFacts = Facts & { caller?: string };
 
 /** @throws Refused, ShuttingDown, Unwanted */
 function letIn<Request extends object, Response, Carrier>(
@@ -207,26 +213,23 @@ function letIn<Request extends object, Response, Carrier>(
 ): Call {
   if (running.ending) throw new ShuttingDown();
   const caller = authenticate(rpc);
-  unfinished.facts.caller = caller.name;
+  unfinished.caller = caller.name;
   permitRole(caller, name);
-  const call = new LetIn(rpc, caller, deadlineOf(rpc, clock), unfinished);
+  const call = new LetIn(rpc, caller, deadlineOf(rpc, clock, unfinished.begunMs), unfinished);
   call.beginChange();
   orRefuse(checkText(rpc.request));
   return call;
 }
 
+type Noted = Pick<Unfinished<never, never>, 'note' | 'trace' | 'report'>;
+
 class LetIn implements Call {
   readonly caller: Caller;
   readonly deadline: Deadline;
   readonly #rpc: { readonly cancelled: boolean };
-  readonly #unfinished: Pick<Unfinished<never, never>, 'facts' | 'trace' | 'report'>;
+  readonly #unfinished: Noted;
 
-  constructor(
-    rpc: { readonly cancelled: boolean },
-    caller: Caller,
-    deadline: Deadline,
-    unfinished: Pick<Unfinished<never, never>, 'facts' | 'trace' | 'report'>,
-  ) {
+  constructor(rpc: { readonly cancelled: boolean }, caller: Caller, deadline: Deadline, unfinished: Noted) {
     this.#rpc = rpc;
     this.caller = caller;
     this.deadline = deadline;
@@ -238,7 +241,7 @@ class LetIn implements Call {
   }
 
   note(facts: Facts): void {
-    Object.assign(this.#unfinished.facts, facts);
+    this.#unfinished.note(facts);
   }
 
   beginChange(): void {
@@ -252,11 +255,11 @@ class LetIn implements Call {
 }
 
 /** The client's deadline, less what it takes to answer. */
-function deadlineOf(rpc: { getDeadline(): Date | number }, clock: Clock): Deadline {
+function deadlineOf(rpc: { getDeadline(): Date | number }, clock: Clock, begunMs: number): Deadline {
   // The transport has reckoned it by this clock.
   const leftMs = Number(rpc.getDeadline()) - Date.now();
   const answerMs = Math.min(leftMs * ANSWER_SHARE, ANSWER_MS_MAX);
-  return Deadline.after(Math.min(leftMs - answerMs, CALL_MS_MAX), clock);
+  return Deadline.after(Math.min(leftMs - answerMs, CALL_MS_MAX), clock, begunMs);
 }
 
 /** A verification's faults stay at its level: while the store is away they come in thousands, and health tells of it. */

@@ -1,8 +1,10 @@
+import type { Caller } from '../config/callers.js';
 import type { Credential } from '../gen/keyreeve/v1/credential.js';
 import { type VerifyKeyRequest, VerifyKeyResponse } from '../gen/keyreeve/v1/key_service.js';
 import { Decision, type RateLimit } from '../gen/keyreeve/v1/verification.js';
 import type { PresentedCredential } from '../keys/credential.js';
 import { parseOrganizationId, parseScopes } from '../keys/fields.js';
+import type { Keyspace } from '../keys/keyspace.js';
 import { Secret } from '../keys/secret.js';
 import type { KnownKey } from '../verify/record-cache.js';
 import type { Verification } from '../verify/verifier.js';
@@ -78,11 +80,20 @@ export type Verify = (
 
 /** What verifies, at once where nothing has to be waited for. It throws as it rejects: Refused, StoreFault. */
 export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'keyspaces'>): Verify {
+  const byCaller = new WeakMap<Caller, readonly Keyspace[]>();
+  const allOf = (caller: Caller): readonly Keyspace[] => {
+    const known = byCaller.get(caller);
+    if (known) return known;
+    const all = keyspacesOf(caller, keyspaces);
+    byCaller.set(caller, all);
+    return all;
+  };
+
   return (request, { caller, deadline }) => {
     const credential = toPresented(request.credential);
     // A token tells its keyspace by its prefix; a client id and a secret tell none.
     const named = request.keyspace !== '' || credential.kind === 'pair';
-    const candidates = named ? [toKeyspace(request.keyspace, caller, keyspaces)] : keyspacesOf(caller, keyspaces);
+    const candidates = named ? [toKeyspace(request.keyspace, caller, keyspaces)] : allOf(caller);
     const organizationId =
       request.organizationId === '' ? undefined : orRefuse(parseOrganizationId(request.organizationId));
     const requiredScopes = orRefuse(parseScopes(request.requiredScopes, 'required_scopes'));
@@ -93,7 +104,7 @@ export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'ke
         keyspaces: candidates,
         named,
         sees: (organization) => sees(caller, organization),
-        terms: { ...(organizationId !== undefined && { organizationId }), requiredScopes },
+        terms: organizationId === undefined ? { requiredScopes } : { organizationId, requiredScopes },
       },
       deadline,
     );

@@ -26,3 +26,10 @@ export function toBase62(value: number, length: number): string {
   for (let rest = value; rest > 0; rest = Math.floor(rest / 62)) text = ALPHABET.charAt(rest % 62) + text;
   return text.padStart(length, '0');
 }
+
+const VALUES = Int8Array.from({ length: 128 }, (_, code) => ALPHABET.indexOf(String.fromCharCode(code)));
+
+/** What a digit is worth, by its UTF-16 code; -1: it is none. */
+export function valueOfBase62(code: number): number {
+  return VALUES[code] ?? -1;
+}

@@ -21,8 +21,9 @@ export class Deadline {
     this.#endMs = endMs;
   }
 
-  static after(ms: number, clock: Clock): Deadline {
-    return new Deadline(clock, clock.monotonicMs() + ms);
+  /** @param fromMs on the monotonic clock; now where it is absent */
+  static after(ms: number, clock: Clock, fromMs = clock.monotonicMs()): Deadline {
+    return new Deadline(clock, fromMs + ms);
   }
 
   /** Milliseconds left, 0 once it has passed. */

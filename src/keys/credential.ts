@@ -3,11 +3,12 @@
  * never issued, so no look-up is owed to it.
  */
 import { hash, timingSafeEqual } from 'node:crypto';
-import { crc32 } from 'node:zlib';
 
-import { type RandomBytes, randomBase62, toBase62 } from './base62.js';
+import { type RandomBytes, randomBase62 } from './base62.js';
+import { CHECKSUM_LENGTH, checksumOf, endsInChecksum } from './checksum.js';
+import type { Digest, SoughtDigest } from './digest.js';
 import { newClientId } from './ids.js';
-import type { Digest, Key } from './key.js';
+import type { Key } from './key.js';
 import type { CredentialForm, Keyspace } from './keyspace.js';
 import { digestsOf, digestToStore, type Peppers } from './pepper.js';
 import { Secret } from './secret.js';
@@ -15,9 +16,7 @@ import { Secret } from './secret.js';
 /** Enough for every form and for legacy tokens; longer text is noise. */
 export const TOKEN_BYTES_MAX = 512;
 
-const CHECKSUM_LENGTH = 6;
 const SHOWN_LENGTH = 4;
-const BASE62 = /^[0-9A-Za-z]*$/;
 
 /** So that someone who sees the display still misses 128 random bits; checksum and shown characters tell them nothing. */
 export const BODY_LENGTH_MIN = CHECKSUM_LENGTH + SHOWN_LENGTH + Math.ceil(128 / Math.log2(62));
@@ -42,7 +41,7 @@ export type PresentedCredential =
 export interface LookUp {
   readonly keyspace: Keyspace;
   /** The forms that the digest may be stored in, in the order in which to look: see `pepper.ts`. */
-  readonly digests: readonly Digest[];
+  readonly digests: readonly SoughtDigest[];
   /** In pair form: the key found must have it. */
   readonly clientId?: string;
 }
@@ -100,7 +99,7 @@ function recognisePair(
   if (Buffer.byteLength(text) > TOKEN_BYTES_MAX) return [];
   // Imported client ids may look like anything: they are compared with the one stored, and not judged by their form.
   const told = pairs.filter(({ credential, legacy }) => isToken(credential, text) || legacy?.pattern.test(text));
-  return told.map((keyspace) => ({ keyspace, digests: digestsOf(sha256(text), peppers), clientId }));
+  return told.map((keyspace) => ({ keyspace, digests: digestsOf(sha256Hex(text), peppers), clientId }));
 }
 
 function recogniseToken(
@@ -110,13 +109,17 @@ function recogniseToken(
   peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return 'malformed';
-  const found = keyspaces.filter(({ credential, legacy }) => {
-    if (credential.kind !== 'bearer') return false;
+  const lookUps: LookUp[] = [];
+  let digests: LookUp['digests'] | undefined;
+  for (const keyspace of keyspaces) {
+    const { credential, legacy } = keyspace;
+    if (credential.kind !== 'bearer') continue;
     const told = named || credential.prefix !== '';
-    return (told && isToken(credential, token)) || legacy?.pattern.test(token) === true;
-  });
-  if (found.length === 0) return 'malformed';
-  return found.map((keyspace) => ({ keyspace, digests: digestsOf(sha256(token), peppers) }));
+    if (!(told && isToken(credential, token)) && legacy?.pattern.test(token) !== true) continue;
+    digests ??= digestsOf(sha256Hex(token), peppers);
+    lookUps.push({ keyspace, digests });
+  }
+  return lookUps.length === 0 ? 'malformed' : lookUps;
 }
 
 /**
@@ -142,24 +145,22 @@ export function displayOfUnknown({ prefix, display }: CredentialForm): string {
 
 function newToken({ prefix, bodyLength }: CredentialForm, random: RandomBytes): string {
   const text = prefix + randomBase62(bodyLength - CHECKSUM_LENGTH, random);
-  return text + checksum(text);
+  return text + checksumOf(text);
 }
 
 function isToken({ prefix, bodyLength }: CredentialForm, token: string): boolean {
   if (token.length !== prefix.length + bodyLength || !token.startsWith(prefix)) return false;
-  if (!BASE62.test(token.slice(prefix.length))) return false;
-  return checksum(token.slice(0, -CHECKSUM_LENGTH)) === token.slice(-CHECKSUM_LENGTH);
+  return endsInChecksum(token, prefix.length);
 }
 
-/** CRC-32 (IEEE) in base62. It is public and proves nothing: it lets noise and typing errors drop without a look-up. */
-function checksum(text: string): string {
-  return toBase62(crc32(text), CHECKSUM_LENGTH);
+/** A random secret of 128 bits or more cannot be searched for: a slow hash would only slow verification down. */
+function sha256(token: string): Buffer {
+  return hash('sha256', token, 'buffer');
 }
 
-// A random secret of 128 bits or more cannot be searched for: a slow hash would only slow verification down.
-function sha256(token: string): Uint8Array {
-  // By way of text: memory of its own for each digest takes twice as long.
-  return Buffer.from(hash('sha256', token, 'binary'), 'binary');
+/** As text: memory of its own for each digest takes twice as long. */
+function sha256Hex(token: string): string {
+  return hash('sha256', token, 'hex');
 }
 
 function displayOf({ prefix, display }: CredentialForm, token: string): string {

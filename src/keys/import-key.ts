@@ -1,7 +1,8 @@
 import { type Change, type OrganizationState, unchanged } from './change.js';
+import type { Digest } from './digest.js';
 import type { Mutation } from './event.js';
 import { judgeEndless } from './expiration.js';
-import type { Digest, Key } from './key.js';
+import type { Key } from './key.js';
 import type { Keyspace } from './keyspace.js';
 import { keyFactsOf, judgeRoom, nameFor, newKey, typeFor } from './new-key.js';
 import { type Refusal, isRefusal, refuseArgument } from './refusal.js';

@@ -1,4 +1,5 @@
 import type { Actor } from './actor.js';
+import type { Digest } from './digest.js';
 import type { OrganizationRef } from './organization.js';
 
 export const REVOCATION_REASONS = ['UNUSED', 'COMPROMISED', 'SUPERSEDED', 'OWNER_DEPARTED', 'OTHER'] as const;
@@ -19,15 +20,6 @@ export type Standing =
       /** Free text; empty when none was given. */
       readonly detail: string;
     };
-
-/** What a credential is found by: a digest of the whole token, or in pair form of the secret. */
-export interface Digest {
-  readonly algorithm: 'sha256' | 'hmac-sha256';
-  /** The pepper of an HMAC, from 1; 0 for a bare digest. */
-  readonly pepperVersion: number;
-  /** 32 bytes. */
-  readonly bytes: Uint8Array;
-}
 
 /** A key's record. Never holds the secret. */
 export interface Key extends OrganizationRef {

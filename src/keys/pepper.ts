@@ -9,7 +9,7 @@
  */
 import { createHmac, type KeyObject } from 'node:crypto';
 
-import type { Digest } from './key.js';
+import { type Digest, SoughtDigest, toHex } from './digest.js';
 
 export interface Pepper {
   /** From 1. */
@@ -23,15 +23,26 @@ export interface Pepper {
 /** By version, ascending; two at most. Empty: digests are bare. */
 export type Peppers = readonly Pepper[];
 
-/** The forms that a digest may be stored in, in the order in which to look for them. */
-export function digestsOf(sha256: Uint8Array, peppers: Peppers): readonly Digest[] {
-  return [bare(sha256), ...peppers.map((pepper) => peppered(sha256, pepper))];
+/**
+ * The forms that a digest may be stored in, in the order in which to look for them.
+ * @param sha256 64 lowercase hexadecimal digits
+ */
+export function digestsOf(sha256: string, peppers: Peppers): readonly SoughtDigest[] {
+  const bare = new SoughtDigest('sha256', 0, sha256);
+  // It runs on every verification.
+  if (peppers.length === 0) return [bare];
+  const { bytes } = bare;
+  return [
+    bare,
+    ...peppers.map((pepper) => new SoughtDigest('hmac-sha256', pepper.version, toHex(peppered(bytes, pepper)))),
+  ];
 }
 
 /** The form that a digest is stored in now. */
 export function digestToStore(sha256: Uint8Array, peppers: Peppers): Digest {
   const pepper = pepperInUse(peppers);
-  return pepper ? peppered(sha256, pepper) : bare(sha256);
+  if (!pepper) return { algorithm: 'sha256', pepperVersion: 0, bytes: sha256 };
+  return { algorithm: 'hmac-sha256', pepperVersion: pepper.version, bytes: peppered(sha256, pepper) };
 }
 
 /** The version that a digest is stored under now; 0: bare. */
@@ -84,10 +95,6 @@ function pepperInUse(peppers: Peppers): Pepper | undefined {
   return peppers.findLast(({ isStandby }) => !isStandby);
 }
 
-function bare(sha256: Uint8Array): Digest {
-  return { algorithm: 'sha256', pepperVersion: 0, bytes: sha256 };
-}
-
-function peppered(sha256: Uint8Array, { version, key }: Pepper): Digest {
-  return { algorithm: 'hmac-sha256', pepperVersion: version, bytes: createHmac('sha256', key).update(sha256).digest() };
+function peppered(sha256: Uint8Array, { key }: Pepper): Uint8Array {
+  return createHmac('sha256', key).update(sha256).digest();
 }

@@ -3,7 +3,7 @@
  * when the key verifies some seconds later.
  */
 import { type Clock, Deadline } from '../keys/clock.js';
-import type { Digest } from '../keys/key.js';
+import type { Digest } from '../keys/digest.js';
 import type { Log } from '../log.js';
 import type { Store } from '../store/port.js';
 import { endedBy } from './patience.js';

@@ -28,8 +28,8 @@ export class LastUses {
   readonly #store: LastUsesParts['store'];
   readonly #log: Log;
   readonly #keysMax: number;
-  /** By key, the latest last. */
-  #noted = new Map<string, Date>();
+  /** By key, in the order in which they were first used since they were written. */
+  readonly #noted = new Map<string, { at: Date }>();
   #writing = Promise.resolve();
   readonly #timer: NodeJS.Timeout;
   /** What was told of, and is not over. */
@@ -44,9 +44,13 @@ export class LastUses {
   }
 
   note(keyId: string, at: Date): void {
-    const before = this.#noted.get(keyId);
-    this.#noted.delete(keyId);
-    this.#noted.set(keyId, before && before > at ? before : at);
+    const use = this.#noted.get(keyId);
+    if (use) {
+      // In place: it runs on every verification.
+      if (at.getTime() > use.at.getTime()) use.at = at;
+      return;
+    }
+    this.#noted.set(keyId, { at });
     this.#makeRoom();
   }
 
@@ -72,25 +76,35 @@ export class LastUses {
   }
 
   async #writeAll(deadline: Deadline): Promise<void> {
-    const noted = [...this.#noted];
+    const noted = [...this.#noted.keys()];
     for (let from = 0; from < noted.length && !deadline.passed; from += BATCH_KEYS) {
-      const batch = noted.slice(from, from + BATCH_KEYS);
+      const batch = this.#usesOf(noted.slice(from, from + BATCH_KEYS));
       try {
-        await this.#store.recordUses(new Map(batch), deadline);
+        await this.#store.recordUses(batch, deadline);
       } catch (error) {
         // They stay noted, and are written with the next ones.
         if (!this.#told.failing) this.#log.warn({ err: error }, 'last uses: cannot be written, they are tried again');
         this.#told.failing = true;
         return;
       }
-      this.#counts.written += batch.length;
+      this.#counts.written += batch.size;
       // Those used again meanwhile are still to be written.
-      for (const [keyId, at] of batch) if (this.#noted.get(keyId) === at) this.#noted.delete(keyId);
+      for (const [keyId, at] of batch) if (this.#noted.get(keyId)?.at === at) this.#noted.delete(keyId);
     }
     if (this.#noted.size > 0 && deadline.passed) return;
     if (this.#told.failing) this.#log.info('last uses: written again');
     this.#told.failing = false;
     this.#told.full = false;
+  }
+
+  /** Of those that have not made room for others meanwhile. */
+  #usesOf(keyIds: readonly string[]): Map<string, Date> {
+    const uses = new Map<string, Date>();
+    for (const keyId of keyIds) {
+      const use = this.#noted.get(keyId);
+      if (use) uses.set(keyId, use.at);
+    }
+    return uses;
   }
 
   #makeRoom(): void {

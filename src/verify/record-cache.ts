@@ -5,6 +5,7 @@
  * before a change and arrives after it brings nothing back.
  */
 import type { Clock } from '../keys/clock.js';
+import { type DigestPlace, digestPlaceOf, toHex } from '../keys/digest.js';
 import type { Key, VerifiableKey } from '../keys/key.js';
 import {
   type Organization,
@@ -56,13 +57,6 @@ const KEYS_MAX = 250_000;
 const MISSES_MAX = 10_000;
 /** Told of every new key, a miss could stay; but nobody asks for one for long who is no noise. */
 const MISS_MS = 1000;
-
-/** A digest's place: 32 bytes as 64 hexadecimal digits, in a keyspace. */
-export type DigestPlace = string;
-
-export function digestPlaceOf(keyspace: string, digest: Uint8Array): DigestPlace {
-  return `${keyspace}/${Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('hex')}`;
-}
 
 export class RecordCache implements Follower {
   readonly #clock: Clock;
@@ -150,7 +144,7 @@ export class RecordCache implements Follower {
   }
 
   keyChanged(key: Key): void {
-    const digest = digestPlaceOf(key.keyspace, key.digest.bytes);
+    const digest = digestPlaceOf(key.keyspace, toHex(key.digest.bytes));
     this.#misses.delete(digest);
     if (this.#loads.size > 0) {
       this.#tellings += 1;

@@ -1,6 +1,7 @@
 /** From a credential to a decision: recognise it, find the key, weigh it, count it. */
 import { type Clock, Deadline } from '../keys/clock.js';
 import { type LookUp, matches, type PresentedCredential, recognise } from '../keys/credential.js';
+import { digestPlaceOf, type SoughtDigest } from '../keys/digest.js';
 import { type Decision, judgeKey, type VerificationTerms } from '../keys/judge-key.js';
 import { cacheTtlMsOf, type Keyspace, type Plan, planOf } from '../keys/keyspace.js';
 import type { OrganizationRef } from '../keys/organization.js';
@@ -13,7 +14,7 @@ import { DigestMoves } from './digest-moves.js';
 import { LastUses } from './last-uses.js';
 import { Misses } from './misses.js';
 import { until } from './patience.js';
-import { type CacheCounts, digestPlaceOf, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
+import { type CacheCounts, type KnownKey, type KnownRecord, RecordCache } from './record-cache.js';
 
 /** What was presented, where to look for it, and what it must be good for. */
 export interface Presented {
@@ -175,8 +176,8 @@ export function openVerifier({
   /** Null: there is no such key. Undefined: not known. */
   function recall(lookUp: LookUp): KnownRecord | null | undefined {
     let isKnown = true;
-    for (const { bytes } of lookUp.digests) {
-      const found = cache.find(digestPlaceOf(lookUp.keyspace.name, bytes));
+    for (const { hex } of lookUp.digests) {
+      const found = cache.find(digestPlaceOf(lookUp.keyspace.name, hex));
       if (found) {
         lookedUp.hit += 1;
         return matches(found.key, lookUp) ? found : null;
@@ -190,8 +191,8 @@ export function openVerifier({
   /** As `recall`, by a store that need not be waited for: it makes nobody wait, so that no bound is kept here. */
   function readNow(lookUp: LookUp): KnownRecord | null | undefined {
     if (!following.readNow || !following.holds()) return undefined;
-    for (const { bytes } of lookUp.digests) {
-      const place = digestPlaceOf(lookUp.keyspace.name, bytes);
+    for (const { hex, bytes } of lookUp.digests) {
+      const place = digestPlaceOf(lookUp.keyspace.name, hex);
       const known = cache.find(place);
       const found = known === undefined ? cache.fill(place, following.readNow(lookUp.keyspace.name, bytes)) : known;
       if (found) return matches(found.key, lookUp) ? found : null;
@@ -203,8 +204,8 @@ export function openVerifier({
   async function find(lookUp: LookUp, caller: string, deadline: Deadline): Promise<KnownRecord | undefined> {
     misses.enter(caller);
     try {
-      for (const { bytes } of lookUp.digests) {
-        const found = await findByDigest(lookUp.keyspace.name, bytes, deadline);
+      for (const digest of lookUp.digests) {
+        const found = await findByDigest(lookUp.keyspace.name, digest, deadline);
         if (found) return matches(found.key, lookUp) ? found : undefined;
       }
       return undefined;
@@ -213,16 +214,16 @@ export function openVerifier({
     }
   }
 
-  async function findByDigest(keyspace: string, digest: Uint8Array, deadline: Deadline) {
+  async function findByDigest(keyspace: string, { hex, bytes }: SoughtDigest, deadline: Deadline) {
     if (following.holds()) {
-      const place = digestPlaceOf(keyspace, digest);
+      const place = digestPlaceOf(keyspace, hex);
       // The budget alone may have been missing, or another form of the digest.
       const known = cache.find(place);
       if (known !== undefined) return known ?? undefined;
       try {
         const loaded = await until(
           deadline,
-          cache.load(place, () => following.read(keyspace, digest)),
+          cache.load(place, () => following.read(keyspace, bytes)),
         );
         if (following.holds()) return loaded;
       } catch (error) {
@@ -230,7 +231,7 @@ export function openVerifier({
       }
     }
     try {
-      const found = await store.findByDigest(keyspace, digest, deadline);
+      const found = await store.findByDigest(keyspace, bytes, deadline);
       unleased.read += 1;
       return found && { ...found, pepperVersion: found.key.digest.pepperVersion };
     } catch (error) {

@@ -4,7 +4,8 @@ import { expect, inject, test } from 'vitest';
 
 import { type OrganizationState, unchanged } from '../../src/keys/change.js';
 import { newKeyId } from '../../src/keys/ids.js';
-import { type Digest, type Key, revise } from '../../src/keys/key.js';
+import type { Digest } from '../../src/keys/digest.js';
+import { type Key, revise } from '../../src/keys/key.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import { type KeyRow, toKeyRow } from '../../src/store/mongodb/rows.js';
 import type { Store } from '../../src/store/port.js';

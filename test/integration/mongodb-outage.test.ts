@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 
 import type { Deadline } from '../../src/keys/clock.js';
-import type { Digest } from '../../src/keys/key.js';
+import type { Digest } from '../../src/keys/digest.js';
 import { isRefusal } from '../../src/keys/refusal.js';
 import type { Store } from '../../src/store/port.js';
 import { call } from '../support/call.js';

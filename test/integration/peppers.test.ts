@@ -6,6 +6,7 @@ import type { Credential } from '../../src/gen/keyreeve/v1/credential.js';
 import type { Key } from '../../src/gen/keyreeve/v1/key.js';
 import { VerifyKeyRequest, type VerifyKeyResponse } from '../../src/gen/keyreeve/v1/key_service.js';
 import { Decision } from '../../src/gen/keyreeve/v1/verification.js';
+import { toHex } from '../../src/keys/digest.js';
 import { digestsOf, type Pepper } from '../../src/keys/pepper.js';
 import { Secret } from '../../src/keys/secret.js';
 import { openMongoStore } from '../../src/store/mongodb/open.js';
@@ -121,7 +122,7 @@ test.for(stores)(
     peppers = forms[2] ?? [];
     await service.restart();
     for (const [at, { key, credential, sha256, version }] of issued.entries()) {
-      const digests = digestsOf(sha256, peppers);
+      const digests = digestsOf(toHex(sha256), peppers);
       const [from, to] = [digests[version], digests[2]];
       if (!from || !to) throw new Error('a form is missing');
       let moved = false;

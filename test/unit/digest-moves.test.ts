@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { type Clock, Deadline, systemClock } from '../../src/keys/clock.js';
-import type { Digest } from '../../src/keys/key.js';
+import type { Digest } from '../../src/keys/digest.js';
 import { createLog } from '../../src/log.js';
 import { StoreFault } from '../../src/store/faults.js';
 import { DigestMoves } from '../../src/verify/digest-moves.js';

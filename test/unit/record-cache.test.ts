@@ -3,19 +3,15 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import type { Clock } from '../../src/keys/clock.js';
+import { digestPlaceOf, toHex } from '../../src/keys/digest.js';
 import type { Key } from '../../src/keys/key.js';
 import { newOrganization, type Organization, organizationPath } from '../../src/keys/organization.js';
 import type { FoundKey } from '../../src/store/port.js';
-import {
-  digestPlaceOf,
-  type KnownRecord,
-  RecordCache,
-  type RecordCacheOptions,
-} from '../../src/verify/record-cache.js';
+import { type KnownRecord, RecordCache, type RecordCacheOptions } from '../../src/verify/record-cache.js';
 import { acme, aKey } from '../support/domain.js';
 
 const DIGESTS = [0, 1, 2, 3].map((n) => Buffer.alloc(32, n));
-const placeOf = (n: number) => digestPlaceOf('shop', DIGESTS[n] ?? Buffer.alloc(32));
+const placeOf = (n: number) => digestPlaceOf('shop', toHex(DIGESTS[n] ?? Buffer.alloc(32)));
 
 /** A store as the cache meets it: what was read may arrive long after, and each change is told as it is made. */
 class World {

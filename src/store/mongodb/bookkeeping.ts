@@ -6,7 +6,7 @@ import { Binary, type Document, Int32, Long } from 'mongodb';
 
 import { type BudgetAsk, type BudgetBlock, takeBudget } from '../../keys/budget.js';
 import type { Deadline } from '../../keys/clock.js';
-import type { Digest } from '../../keys/key.js';
+import type { Digest } from '../../keys/digest.js';
 import { StoreFault } from '../faults.js';
 import { type Ask, type Connection, STATEMENT_MS_MAX } from './connection.js';
 import { type BudgetRow, UNREVOKED, toDigestFields } from './rows.js';

@@ -2,6 +2,7 @@ import { Binary, type Filter } from 'mongodb';
 
 import type { Load, OrganizationState } from '../../keys/change.js';
 import type { Deadline } from '../../keys/clock.js';
+import { digestPlaceOf, toHex } from '../../keys/digest.js';
 import type { AuditEvent } from '../../keys/event.js';
 import type { Key, KeyState, Standing } from '../../keys/key.js';
 import type { StoredKeyspace } from '../../keys/keyspace-facts.js';
@@ -212,12 +213,12 @@ export function makeReads(connection: Connection, collections: Collections) {
         const read = await ask((bounds) =>
           keys.find<VerifiableRow>(filter, { ...bounds, projection: VERIFIABLE }).toArray(),
         );
-        for (const row of read) rows.set(placeOf(keyspace, row.digest.buffer), row);
+        for (const row of read) rows.set(digestPlaceOf(keyspace, toHex(row.digest.buffer)), row);
       }
       // After the keys: of an organization that is changed meanwhile the later record is the one that counts.
       const owners = await ownersOf(ask, [...rows.values()], memory);
       return wanted.map(({ keyspace, digest }) => {
-        const row = rows.get(placeOf(keyspace, digest));
+        const row = rows.get(digestPlaceOf(keyspace, toHex(digest)));
         return row && toFound(row, owners);
       });
     },
@@ -359,10 +360,6 @@ type Owners = ReadonlyMap<string, VerifiableOrganization>;
 function toFound(row: VerifiableRow, owners: Owners): FoundKey {
   const key = fromVerifiableRow(row);
   return { key, organization: owners.get(organizationPath(key)) ?? newOrganization(key) };
-}
-
-function placeOf(keyspace: string, digest: Uint8Array): string {
-  return `${keyspace}/${Buffer.from(digest.buffer, digest.byteOffset, digest.byteLength).toString('hex')}`;
 }
 
 const OF_KEY = ['key_id', 'previous_key_id'] as const;

@@ -4,15 +4,9 @@ import { Binary, Int32, Long, type Timestamp } from 'mongodb';
 import type { SinkPosition } from '../../audit/outbox.js';
 import type { Actor } from '../../keys/actor.js';
 import type { CommittedEvent, RequestRecord } from '../../keys/change.js';
+import type { Digest } from '../../keys/digest.js';
 import type { AuditEvent, EventType } from '../../keys/event.js';
-import {
-  type Digest,
-  type Key,
-  type RevocationReason,
-  type Standing,
-  type VerifiableKey,
-  isCurrent,
-} from '../../keys/key.js';
+import { type Key, type RevocationReason, type Standing, type VerifiableKey, isCurrent } from '../../keys/key.js';
 import type { KeyspaceFacts } from '../../keys/keyspace-facts.js';
 import {
   type Organization,

@@ -1,7 +1,7 @@
 /** What is kept beside keys and events: writes that make no event and move neither revision nor etag. */
 import { type BudgetAsk, type BudgetBlock, type BudgetWindow, takeBudget } from '../../keys/budget.js';
 import type { Clock } from '../../keys/clock.js';
-import type { Digest } from '../../keys/key.js';
+import type { Digest } from '../../keys/digest.js';
 import type { Connection } from './connection.js';
 
 // Far longer than any window lasts: one that is forgotten must have ended.

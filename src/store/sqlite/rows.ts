@@ -1,7 +1,8 @@
 /** Records as rows and back: the only file that knows both shapes. */
 import type { Actor } from '../../keys/actor.js';
+import type { Digest } from '../../keys/digest.js';
 import type { AuditEvent, EventType } from '../../keys/event.js';
-import type { Digest, Key, RevocationReason, Standing, VerifiableKey } from '../../keys/key.js';
+import type { Key, RevocationReason, Standing, VerifiableKey } from '../../keys/key.js';
 import { newOrganization, type Organization } from '../../keys/organization.js';
 import type { Writable } from '../../writable.js';
 import type { FoundKey } from '../port.js';

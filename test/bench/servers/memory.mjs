@@ -9,8 +9,9 @@ import process from 'node:process';
 
 import { serializeVerification } from '../../../dist/grpc/verify-key.js';
 import { systemClock } from '../../../dist/keys/clock.js';
+import { digestPlaceOf, toHex } from '../../../dist/keys/digest.js';
 import { newKeyId } from '../../../dist/keys/ids.js';
-import { digestPlaceOf, RecordCache } from '../../../dist/verify/record-cache.js';
+import { RecordCache } from '../../../dist/verify/record-cache.js';
 
 const KEYSPACE = 'hygiara';
 const WARM_UP = 1000;
@@ -34,7 +35,7 @@ async function fill(into, keys) {
   for (let at = 0; at < keys; at += 1) {
     const digest = createHash('sha256').update(`${at}`).digest();
     const found = foundKey(digest, `acme-${Math.floor(at / KEYS_PER_ORGANIZATION)}`);
-    const { key } = await into.load(digestPlaceOf(KEYSPACE, digest), () => Promise.resolve(found));
+    const { key } = await into.load(digestPlaceOf(KEYSPACE, toHex(digest)), () => Promise.resolve(found));
     serializeVerification({ decision: 'VALID', key, cacheTtlMs: 0 });
   }
 }
