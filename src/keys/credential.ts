@@ -109,7 +109,7 @@ function recogniseToken(
   peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return 'malformed';
-  const lookUps: LookUp[] = [];
+  let lookUps: LookUp[] | undefined;
   let digests: LookUp['digests'] | undefined;
   for (const keyspace of keyspaces) {
     const { credential, legacy } = keyspace;
@@ -117,9 +117,11 @@ function recogniseToken(
     const told = named || credential.prefix !== '';
     if (!(told && isToken(credential, token)) && legacy?.pattern.test(token) !== true) continue;
     digests ??= digestsOf(sha256Hex(token), peppers);
-    lookUps.push({ keyspace, digests });
+    const lookUp = { keyspace, digests };
+    if (lookUps) lookUps.push(lookUp);
+    else lookUps = [lookUp];
   }
-  return lookUps.length === 0 ? 'malformed' : lookUps;
+  return lookUps ?? 'malformed';
 }
 
 /**

@@ -35,10 +35,6 @@ export function ratiosOf(series: Series, others: Series): number[] {
   return series.map((one, round) => one / (others[round] ?? Number.NaN));
 }
 
-export function mean(series: Series): number {
-  return series.reduce((sum, one) => sum + one, 0) / series.length;
-}
-
 export function median(series: Series): number {
   return quantile(series, 0.5);
 }

@@ -45,6 +45,7 @@ export async function divideCores(): Promise<Cores> {
 }
 
 export interface Program<Told> extends AsyncDisposable {
+  readonly pid: number;
   readonly told: Told;
 }
 
@@ -75,8 +76,9 @@ export async function startProgram<Told>(
       ended,
     ])) as [string];
     ended.catch(() => undefined);
-    await cores.pin(child.pid ?? 0, place);
-    return { told: JSON.parse(line) as Told, [Symbol.asyncDispose]: end };
+    const { pid = 0 } = child;
+    await cores.pin(pid, place);
+    return { pid, told: JSON.parse(line) as Told, [Symbol.asyncDispose]: end };
   } catch (error) {
     await end();
     throw new Error(`${path} did not start:\n${printed}`, { cause: error });

@@ -1,25 +1,27 @@
 /** Keys that are in memory, one a call and in batches, beside the bare transport and beside what else one could run. */
 import { VerifyKeyResponse } from '../../../src/gen/keyreeve/v1/key_service.js';
 import { startService } from '../../support/service.js';
-import { type Bench, inRounds, type Scenario } from '../bench.js';
+import type { Bench, Scenario } from '../bench.js';
 import { type GrpcTarget, openClient, toBatchTarget, toUnaryTarget, verifyOne } from '../grpc-target.js';
 import type { LoadTarget } from '../h2load.js';
 import { createKey } from '../keys.js';
-import { atLeast, atMost, mean, median, ratiosOf, type Section, toMsText, toRatioText, toShort } from '../measured.js';
+import { atLeast, atMost, median, ratiosOf, type Section, toMsText, toRatioText, toShort } from '../measured.js';
 import { Opened } from '../opened.js';
 import { installPeers, startProgram, startRedis } from '../programs.js';
 import { quantile } from '../report.js';
+import { peaksByTurns, type Running } from '../turns.js';
 import { WireClient } from '../wire.js';
 
 const BATCHES = [1, 10, 100] as const;
 const PACED_SHARE = 0.7;
-const SINGLE_SECONDS_SHARE = 0.5;
-/** Times the bench's seconds: after eight to ten of load servers on Node stop growing faster. */
-const WARM_UP_LASTS = 5;
-/** Of each in a round, one after the other: the machine's speed drifts within seconds. */
-const TURNS = 4;
-/** Times the bench's seconds, before each turn: a server that was idle begins slowly again. */
-const LEAD_IN_LASTS = 0.5;
+/** Times the bench's seconds: after some of load servers on Node stop growing faster. */
+const WARM_UP_LASTS = 3;
+/** Times the bench's seconds, of each, beside the echo. */
+const PEAK_LASTS = 3;
+/** With one in flight. Of each in a round, one after the other: the machine's speed drifts within a second. */
+const SINGLE_TURNS = 12;
+/** Of a turn, times the bench's seconds. */
+const SINGLE_LASTS = 1 / 16;
 
 export const hot: Scenario = {
   name: 'hot',
@@ -36,95 +38,118 @@ interface Compared {
   readonly open: (stack: Opened) => Promise<Target>;
 }
 
-interface Target {
-  readonly load: LoadTarget;
+interface Target extends Running {
   /** Absent: not measured at a share of its peak. */
   readonly grpc?: GrpcTarget;
   readonly probe: () => Promise<unknown>;
 }
 
-/** What it did when it was asked for as much as it can, and for one call after the other. */
-interface Turn {
-  readonly perSecond: number;
-  /** Of each call. */
-  readonly oneMs: readonly number[];
-}
-
+/** One of each round. */
 class Figures {
-  // One of each turn.
   readonly perSecond: number[] = [];
+  /** Calls for each call of the echo, which was asked at the same time. */
+  readonly besideEcho: number[] = [];
   readonly oneP50: number[] = [];
   readonly oneP99: number[] = [];
-  // One of each round.
+  /** In terms of the echo's, turn by turn. */
+  readonly oneP99BesideEcho: number[] = [];
   readonly pacedP50: number[] = [];
   readonly pacedP99: number[] = [];
 
-  addTurn({ perSecond, oneMs }: Turn): void {
-    this.perSecond.push(perSecond);
-    this.oneP50.push(quantile(oneMs, 0.5));
-    this.oneP99.push(quantile(oneMs, 0.99));
-  }
-
-  addPaced(ms: readonly number[]): void {
-    this.pacedP50.push(quantile(ms, 0.5));
-    this.pacedP99.push(quantile(ms, 0.99));
+  /** Of those that the echo had in a round, one beside each of the others. */
+  addMedians(ofEcho: Figures): void {
+    this.perSecond.push(median(ofEcho.perSecond));
+    this.besideEcho.push(1);
+    this.oneP50.push(median(ofEcho.oneP50));
+    this.oneP99.push(median(ofEcho.oneP99));
   }
 }
 
 async function measure(bench: Bench): Promise<Section> {
   await installPeers((line) => bench.say(line));
   await using stack = new Opened();
-  const all = await toCompare(bench, stack);
-  const figures = new Map<Compared, Figures>(all.map((one) => [one, new Figures()]));
-  const round = async (counts: boolean) => {
+  const { echo, others } = await toCompare(bench, stack);
+  const figures = new Map<Compared, Figures>([echo, ...others].map((one) => [one, new Figures()]));
+  const itsOf = (one: Compared): Figures => figures.get(one) ?? new Figures();
+  for (let round = 1; round <= bench.rounds; round += 1) {
+    bench.say(`hot: round ${round} of ${bench.rounds}`);
     // With servers of its own: some processes are faster than others of the same program for as long as they live.
     await using servers = new Opened();
-    const running: { target: Target; peaks: number[]; its: Figures | undefined }[] = [];
-    for (const one of all) {
-      const target = await one.open(servers);
-      await warmUp(bench, target);
-      running.push({ target, peaks: [], its: counts ? figures.get(one) : undefined });
+    const beside = await warmedUp(bench, await echo.open(servers));
+    const ofEcho = new Figures();
+    for (const one of round % 2 === 0 ? others : others.toReversed()) {
+      await using server = new Opened();
+      const target = await warmedUp(bench, await one.open(server));
+      await measurePeaks(bench, target, itsOf(one), beside, ofEcho);
+      await measureOneInFlight(bench, target, itsOf(one), beside, ofEcho);
+      if (target.grpc) await measureAtPace(bench, target.grpc, itsOf(one));
     }
-    for (let at = 0; at < TURNS; at += 1) {
-      for (const { target, peaks, its } of at % 2 === 0 ? running : running.toReversed()) {
-        const turn = await takeTurn(bench, target);
-        peaks.push(turn.perSecond);
-        its?.addTurn(turn);
-      }
-    }
-    for (const { target, peaks, its } of running) {
-      if (target.grpc) its?.addPaced(await atPace(bench, target.grpc, mean(peaks) * PACED_SHARE));
-    }
-  };
-  await inRounds(bench, 'hot', [round]);
-  return toSection(all, figures);
+    itsOf(echo).addMedians(ofEcho);
+    if (beside.grpc) await measureAtPace(bench, beside.grpc, itsOf(echo));
+  }
+  return toSection(figures);
 }
 
-/** Until it is compiled and its heap has grown. */
-async function warmUp({ h2load, seconds }: Bench, { load, probe }: Target): Promise<void> {
-  await probe();
-  await h2load.peak(load, seconds * WARM_UP_LASTS);
+/** Until it is compiled and its heap has grown. One that is idle for long after that begins slowly again. */
+async function warmedUp({ h2load, seconds }: Bench, target: Target): Promise<Target> {
+  await target.probe();
+  await h2load.peak(target.load, seconds * WARM_UP_LASTS);
+  await target.probe();
+  return target;
 }
 
-async function takeTurn({ h2load, seconds }: Bench, { load, probe }: Target): Promise<Turn> {
-  await h2load.peak(load, seconds * LEAD_IN_LASTS);
+async function measurePeaks(
+  { h2load, seconds }: Bench,
+  target: Target,
+  its: Figures,
+  echo: Target,
+  ofEcho: Figures,
+): Promise<void> {
+  const [own, echoes] = await peaksByTurns(h2load, [target, echo], seconds * PEAK_LASTS);
+  its.perSecond.push(own);
+  its.besideEcho.push(own / echoes);
+  ofEcho.perSecond.push(echoes);
   // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
-  await probe();
-  const { perSecond } = await h2load.peak(load, seconds / TURNS);
-  await probe();
-  const { ms } = await h2load.oneInFlight(load, (seconds * SINGLE_SECONDS_SHARE) / TURNS);
-  return { perSecond, oneMs: ms };
+  for (const { probe } of [target, echo]) await probe();
 }
 
-async function atPace({ seconds }: Bench, grpc: GrpcTarget, pace: number): Promise<number[]> {
+async function measureOneInFlight(
+  { h2load, seconds }: Bench,
+  target: Target,
+  its: Figures,
+  echo: Target,
+  ofEcho: Figures,
+): Promise<void> {
+  const [own, echoes] = [target, echo].map(({ load }) => ({ load, p50: [] as number[], p99: [] as number[] }));
+  if (!own || !echoes) return;
+  for (let at = 0; at < SINGLE_TURNS; at += 1) {
+    for (const { load, p50, p99 } of at % 2 === 0 ? [own, echoes] : [echoes, own]) {
+      const { ms } = await h2load.oneInFlight(load, seconds * SINGLE_LASTS);
+      p50.push(quantile(ms, 0.5));
+      p99.push(quantile(ms, 0.99));
+    }
+  }
+  its.oneP50.push(median(own.p50));
+  its.oneP99.push(median(own.p99));
+  its.oneP99BesideEcho.push(median(ratiosOf(own.p99, echoes.p99)));
+  ofEcho.oneP50.push(median(echoes.p50));
+  ofEcho.oneP99.push(median(echoes.p99));
+}
+
+async function measureAtPace({ seconds }: Bench, grpc: GrpcTarget, its: Figures): Promise<void> {
+  const pace = (its.perSecond.at(-1) ?? 0) * PACED_SHARE;
   await grpc.probe();
   using client = await WireClient.open(grpc.wire);
   const { decisions, ms } = await client.keepPace(pace, Math.ceil(pace * seconds), () => grpc.frame);
   if (decisions.includes(-1)) throw new Error('a call failed that had been answered before');
-  return [...ms];
+  its.pacedP50.push(quantile([...ms], 0.5));
+  its.pacedP99.push(quantile([...ms], 0.99));
 }
 
-async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compared[]> {
+async function toCompare(
+  { cores, folder }: Bench,
+  stack: Opened,
+): Promise<{ echo: Compared; others: readonly Compared[] }> {
   const { token, answer } = await askService();
   const redis = stack.use(await startRedis(folder));
   const echo = (what: string, codec: 'generated' | 'raw'): Compared => {
@@ -132,7 +157,7 @@ async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compa
       const program = await startProgram<{ port: number }>(cores, 'server', 'servers/echo.mjs', [codec, answer]);
       const address = `127.0.0.1:${server.use(program).told.port}`;
       const client = server.adopt(openClient(address), (one) => one.close());
-      return ofGrpc(await toUnaryTarget(client, address, token));
+      return ofGrpc(program.pid, await toUnaryTarget(client, address, token));
     };
     return { what, own: false, keys: 1, open };
   };
@@ -142,20 +167,20 @@ async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compa
       await cores.pin(service.pid, 'server');
       const tokens: string[] = [];
       while (tokens.length < keys) tokens.push((await createKey(service.keys, 'acme')).token);
-      return ofGrpc(await toTarget(service, tokens));
+      return ofGrpc(service.pid, await toTarget(service, tokens));
     };
     return { what, own: true, keys, open };
   };
   const peer = (what: string, path: string, args: readonly string[]): Compared => {
     const open = async (server: Opened) => {
-      const { told } = server.use(await startProgram<{ port: number; key: string }>(cores, 'server', path, args));
-      return toPeer(what, `http://127.0.0.1:${told.port}/`, told.key);
+      const program = server.use(await startProgram<{ port: number; key: string }>(cores, 'server', path, args));
+      const { port, key } = program.told;
+      return toPeer(what, program.pid, `http://127.0.0.1:${port}/`, key);
     };
     return { what, own: false, keys: 1, open };
   };
-  return [
+  const others = [
     echo(RAW_ECHO, 'raw'),
-    echo(ECHO, 'generated'),
     own(UNARY, 1, ({ keys, address }, [token = '']) => toUnaryTarget(keys, address, token)),
     ...BATCHES.map((count) =>
       own(`BatchVerifyKeys, ${count}`, count, ({ keys, address }, tokens) => toBatchTarget(keys, address, tokens)),
@@ -164,6 +189,7 @@ async function toCompare({ cores, folder }: Bench, stack: Opened): Promise<Compa
     peer(BETTER_AUTH_MEMORY, 'peers/better-auth.mjs', ['memory', folder]),
     peer(BETTER_AUTH_SQLITE, 'peers/better-auth.mjs', ['sqlite', folder]),
   ];
+  return { echo: echo(ECHO, 'generated'), others };
 }
 
 type Service = Awaited<ReturnType<typeof startService>>;
@@ -176,8 +202,8 @@ async function askService(): Promise<{ token: string; answer: string }> {
   return { token, answer: Buffer.from(answer).toString('base64') };
 }
 
-function ofGrpc(grpc: GrpcTarget): Target {
-  return { load: grpc.load, grpc, probe: grpc.probe };
+function ofGrpc(pid: number, grpc: GrpcTarget): Target {
+  return { pid, load: grpc.load, grpc, probe: grpc.probe };
 }
 
 const ECHO = 'bare grpc-js echo, generated messages';
@@ -187,7 +213,7 @@ const FASTIFY = 'Fastify with Redis';
 const BETTER_AUTH_MEMORY = 'better-auth, memory';
 const BETTER_AUTH_SQLITE = 'better-auth, SQLite';
 
-async function toPeer(what: string, url: string, key: string): Promise<Target> {
+async function toPeer(what: string, pid: number, url: string, key: string): Promise<Target> {
   const ask = async () => {
     const response = await fetch(url, { headers: { 'x-api-key': key } });
     const body = Buffer.from(await response.arrayBuffer());
@@ -198,39 +224,38 @@ async function toPeer(what: string, url: string, key: string): Promise<Target> {
   // The first answer lacks the time of the last request.
   await ask();
   const load: LoadTarget = { url, headers: [`x-api-key: ${key}`], answerBytes: await ask() };
-  return { load, probe: ask };
+  return { pid, load, probe: ask };
 }
 
-function toSection(all: readonly Compared[], figures: ReadonlyMap<Compared, Figures>): Section {
-  const of = (what: string): Figures => {
+function toSection(figures: ReadonlyMap<Compared, Figures>): Section {
+  const all = [...figures].map(([one, its]) => ({ ...one, its }));
+  /** Keys for each call of the echo. */
+  const keysOf = (what: string): readonly number[] => {
     const found = all.find((one) => one.what === what);
-    return (found && figures.get(found)) ?? new Figures();
+    return found?.its.besideEcho.map((calls) => calls * found.keys) ?? [];
   };
-  const keysOf = (what: string, keys: number) => of(what).perSecond.map((calls) => calls * keys);
-  const echo = of(ECHO);
-  const unary = of(UNARY);
-  const batch = keysOf('BatchVerifyKeys, 100', 100);
-  const rows = all.map((one) => {
-    const its = of(one.what);
-    const keys = its.perSecond.map((calls) => calls * one.keys);
-    return [
-      one.what,
-      toShort(median(its.perSecond)),
-      toShort(median(keys)),
-      toRatioText(ratiosOf(keys, echo.perSecond)),
-      toMsText(its.oneP50),
-      toMsText(its.oneP99),
-      its.pacedP50.length > 0 ? toMsText(its.pacedP50) : '',
-      its.pacedP99.length > 0 ? toMsText(its.pacedP99) : '',
-    ];
-  });
+  const unary = keysOf(UNARY);
+  const batch = keysOf('BatchVerifyKeys, 100');
+  const p99 = all.find(({ what }) => what === UNARY)?.its.oneP99BesideEcho ?? [];
+  const rows = all.map(({ what, keys, its }) => [
+    what,
+    toShort(median(its.perSecond)),
+    toShort(median(its.perSecond) * keys),
+    toRatioText(keysOf(what)),
+    toMsText(its.oneP50),
+    toMsText(its.oneP99),
+    its.pacedP50.length > 0 ? toMsText(its.pacedP50) : '',
+    its.pacedP99.length > 0 ? toMsText(its.pacedP99) : '',
+  ]);
   return {
     title: 'Keys in memory',
     text:
       'Calls a second come from h2load with 64 calls in flight: 8 connections of 8 streams for gRPC, 64 connections for ' +
-      'HTTP/1.1. So do the times of one call in flight. At 70 % of its own peak of the same round each server is asked ' +
-      'at even intervals, and a time counts from the moment at which the call was due. Each round starts every server ' +
-      `anew, and measures each in ${TURNS} turns, one after the other: figures, and ratios, are of turns.`,
+      'HTTP/1.1. Each server is asked at the same time as the echo, and the two run by turns of 100 ms: what is told is ' +
+      'what a server does while it runs. Times of one call in flight come from h2load too, by turns of the same ' +
+      'two, one after the other; a round’s figure is the median of its turns. At 70 % of its own peak of the same round each ' +
+      'server is asked at even intervals, and a time counts from the moment at which the call was due. Each round ' +
+      'starts every server anew, and loads it until it is compiled.',
     head: [
       'what',
       'calls a second',
@@ -243,22 +268,13 @@ function toSection(all: readonly Compared[], figures: ReadonlyMap<Compared, Figu
     ],
     rows,
     goals: [
-      atLeast('VerifyKey hot: calls for each call of the bare echo', 0.95, ratiosOf(unary.perSecond, echo.perSecond)),
-      atMost('VerifyKey hot, one in flight: p99 beside the echo’s', 1.2, ratiosOf(unary.oneP99, echo.oneP99)),
-      atLeast('batch of 100: keys for each call of the bare echo', 6, ratiosOf(batch, echo.perSecond)),
-      atLeast('beside better-auth in memory', 5, ratiosOf(unary.perSecond, of(BETTER_AUTH_MEMORY).perSecond), ' times'),
-      atLeast(
-        'beside better-auth on SQLite',
-        40,
-        ratiosOf(unary.perSecond, of(BETTER_AUTH_SQLITE).perSecond),
-        ' times',
-      ),
-      atLeast('beside Fastify with Redis, by batch', 1, ratiosOf(batch, of(FASTIFY).perSecond), ' times'),
+      atLeast('VerifyKey hot: calls for each call of the bare echo', 0.95, unary),
+      atMost('VerifyKey hot, one in flight: p99 beside the echo’s', 1.2, p99),
+      atLeast('batch of 100: keys for each call of the bare echo', 6, batch),
+      atLeast('beside better-auth in memory', 5, ratiosOf(unary, keysOf(BETTER_AUTH_MEMORY)), ' times'),
+      atLeast('beside better-auth on SQLite', 40, ratiosOf(unary, keysOf(BETTER_AUTH_SQLITE)), ' times'),
+      atLeast('beside Fastify with Redis, by batch', 1, ratiosOf(batch, keysOf(FASTIFY)), ' times'),
     ],
-    bars: all.map(({ what, keys, own }) => ({
-      what,
-      perSecond: median(keysOf(what, keys)),
-      own,
-    })),
+    bars: all.map(({ what, keys, own, its }) => ({ what, perSecond: median(its.perSecond) * keys, own })),
   };
 }
