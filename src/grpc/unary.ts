@@ -19,8 +19,11 @@ export interface Call {
   readonly deadline: Deadline;
   /** Of the trace that the call is part of, as its caller says; undefined: of none. */
   readonly traceparent: string | undefined;
-  /** Names what the call is about in its line of the log: only what was looked up, never what was sent. */
-  note(facts: Facts): void;
+  /**
+   * Names what the call is about in its line of the log: only what was looked up, never what was sent.
+   * @param facts kept as they are: not to be changed any more
+   */
+  note(facts: Readonly<Facts>): void;
   /**
    * To be asked before anything is written.
    * @throws Unwanted where nobody waits any more
@@ -106,15 +109,15 @@ interface Telling {
 
 /** A call that has no answer yet. */
 class Unfinished<Response, Carrier> {
+  /** On the monotonic clock. */
+  readonly begunMs: number;
   /** Undefined where nobody known had called. */
   caller: string | undefined;
-  #facts: Facts | undefined;
   readonly #telling: Telling;
   readonly #rpc: Carrier;
   readonly #respond: Respond<Response>;
   readonly #around: Pick<Around<Carrier>, 'traceOf' | 'clock' | 'log'>;
-  /** On the monotonic clock. */
-  readonly begunMs: number;
+  #facts: Readonly<Facts> | undefined;
 
   constructor(
     telling: Telling,
@@ -129,7 +132,7 @@ class Unfinished<Response, Carrier> {
     this.begunMs = around.clock.monotonicMs();
   }
 
-  note(facts: Facts): void {
+  note(facts: Readonly<Facts>): void {
     this.#facts = this.#facts ? { ...this.#facts, ...facts } : facts;
   }
 
@@ -240,7 +243,7 @@ class LetIn implements Call {
     return this.#unfinished.trace?.traceparent;
   }
 
-  note(facts: Facts): void {
+  note(facts: Readonly<Facts>): void {
     this.#unfinished.note(facts);
   }
 
@@ -254,7 +257,7 @@ class LetIn implements Call {
   }
 }
 
-/** The client's deadline, less what it takes to answer. */
+/** The client's deadline, less what it takes to answer. Too early by what letting the call in took, and never too late. */
 function deadlineOf(rpc: { getDeadline(): Date | number }, clock: Clock, begunMs: number): Deadline {
   // The transport has reckoned it by this clock.
   const leftMs = Number(rpc.getDeadline()) - Date.now();

@@ -80,6 +80,7 @@ export type Verify = (
 
 /** What verifies, at once where nothing has to be waited for. It throws as it rejects: Refused, StoreFault. */
 export function verificationOf({ verify, keyspaces }: Pick<Parts, 'verify' | 'keyspaces'>): Verify {
+  // Callers that are read anew are others, and those of before are forgotten with what is known of them.
   const byCaller = new WeakMap<Caller, readonly Keyspace[]>();
   const allOf = (caller: Caller): readonly Keyspace[] => {
     const known = byCaller.get(caller);

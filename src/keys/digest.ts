@@ -7,7 +7,10 @@ export interface Digest {
   readonly bytes: Uint8Array;
 }
 
-/** A digest to look for. Memory knows it by its text: its bytes are made for a store alone. */
+/**
+ * A digest to look for. Memory knows it by its text: its bytes are made for a store alone, whenever they are asked for, so
+ * that a copy by its fields lacks them.
+ */
 export class SoughtDigest implements Digest {
   readonly algorithm: Digest['algorithm'];
   readonly pepperVersion: number;

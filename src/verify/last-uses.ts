@@ -28,8 +28,8 @@ export class LastUses {
   readonly #store: LastUsesParts['store'];
   readonly #log: Log;
   readonly #keysMax: number;
-  /** By key, in the order in which they were first used since they were written. */
-  readonly #noted = new Map<string, { at: Date }>();
+  /** By key, in the order in which they came to wait. */
+  readonly #noted = new Map<string, Date>();
   #writing = Promise.resolve();
   readonly #timer: NodeJS.Timeout;
   /** What was told of, and is not over. */
@@ -44,13 +44,10 @@ export class LastUses {
   }
 
   note(keyId: string, at: Date): void {
-    const use = this.#noted.get(keyId);
-    if (use) {
-      // In place: it runs on every verification.
-      if (at.getTime() > use.at.getTime()) use.at = at;
-      return;
-    }
-    this.#noted.set(keyId, { at });
+    const before = this.#noted.get(keyId);
+    if (before && before.getTime() >= at.getTime()) return;
+    // It keeps its place: taking it out first would cost each verification more.
+    this.#noted.set(keyId, at);
     this.#makeRoom();
   }
 
@@ -76,20 +73,19 @@ export class LastUses {
   }
 
   async #writeAll(deadline: Deadline): Promise<void> {
-    const noted = [...this.#noted.keys()];
+    const noted = [...this.#noted];
     for (let from = 0; from < noted.length && !deadline.passed; from += BATCH_KEYS) {
-      const batch = this.#usesOf(noted.slice(from, from + BATCH_KEYS));
+      const batch = noted.slice(from, from + BATCH_KEYS);
       try {
-        await this.#store.recordUses(batch, deadline);
+        await this.#store.recordUses(new Map(batch), deadline);
       } catch (error) {
         // They stay noted, and are written with the next ones.
         if (!this.#told.failing) this.#log.warn({ err: error }, 'last uses: cannot be written, they are tried again');
         this.#told.failing = true;
         return;
       }
-      this.#counts.written += batch.size;
-      // Those used again meanwhile are still to be written.
-      for (const [keyId, at] of batch) if (this.#noted.get(keyId)?.at === at) this.#noted.delete(keyId);
+      this.#counts.written += batch.length;
+      for (const [keyId, at] of batch) this.#written(keyId, at);
     }
     if (this.#noted.size > 0 && deadline.passed) return;
     if (this.#told.failing) this.#log.info('last uses: written again');
@@ -97,14 +93,11 @@ export class LastUses {
     this.#told.full = false;
   }
 
-  /** Of those that have not made room for others meanwhile. */
-  #usesOf(keyIds: readonly string[]): Map<string, Date> {
-    const uses = new Map<string, Date>();
-    for (const keyId of keyIds) {
-      const use = this.#noted.get(keyId);
-      if (use) uses.set(keyId, use.at);
-    }
-    return uses;
+  /** One that was used again meanwhile is still to be written, after all that wait longer. */
+  #written(keyId: string, at: Date): void {
+    const latest = this.#noted.get(keyId);
+    this.#noted.delete(keyId);
+    if (latest && latest !== at) this.#noted.set(keyId, latest);
   }
 
   #makeRoom(): void {
@@ -112,7 +105,8 @@ export class LastUses {
     const [oldest] = this.#noted.keys();
     if (oldest !== undefined) this.#noted.delete(oldest);
     this.#counts.lost += 1;
-    if (!this.#told.full) this.#log.warn({ keys: this.#keysMax }, 'last uses: too many to keep, the oldest are lost');
+    if (!this.#told.full)
+      this.#log.warn({ keys: this.#keysMax }, 'last uses: too many to keep, those that wait longest are lost');
     this.#told.full = true;
   }
 }
