@@ -14,11 +14,11 @@ import { WireClient } from '../wire.js';
 
 const BATCHES = [1, 10, 100] as const;
 const PACED_SHARE = 0.7;
-/** Times the bench's seconds: after some of load servers on Node stop growing faster. */
+/** Times the bench's seconds, of each: after some of load servers on Node hardly grow faster any more. */
 const WARM_UP_LASTS = 3;
 /** Times the bench's seconds, of each, beside the echo. */
-const PEAK_LASTS = 3;
-/** With one in flight. Of each in a round, one after the other: the machine's speed drifts within a second. */
+const PEAK_LASTS = 2;
+/** With one in flight, of each: the machine's speed drifts within a second. */
 const SINGLE_TURNS = 12;
 /** Of a turn, times the bench's seconds. */
 const SINGLE_LASTS = 1 / 16;
@@ -56,12 +56,15 @@ class Figures {
   readonly pacedP50: number[] = [];
   readonly pacedP99: number[] = [];
 
-  /** Of those that the echo had in a round, one beside each of the others. */
-  addMedians(ofEcho: Figures): void {
-    this.perSecond.push(median(ofEcho.perSecond));
-    this.besideEcho.push(1);
-    this.oneP50.push(median(ofEcho.oneP50));
-    this.oneP99.push(median(ofEcho.oneP99));
+  /** Of those that were measured beside each of the others in one round. */
+  addMedians(ofRound: Figures): void {
+    this.perSecond.push(median(ofRound.perSecond));
+    this.besideEcho.push(median(ofRound.besideEcho));
+    this.oneP50.push(median(ofRound.oneP50));
+    this.oneP99.push(median(ofRound.oneP99));
+    this.oneP99BesideEcho.push(median(ofRound.oneP99BesideEcho));
+    this.pacedP50.push(median(ofRound.pacedP50));
+    this.pacedP99.push(median(ofRound.pacedP99));
   }
 }
 
@@ -73,70 +76,72 @@ async function measure(bench: Bench): Promise<Section> {
   const itsOf = (one: Compared): Figures => figures.get(one) ?? new Figures();
   for (let round = 1; round <= bench.rounds; round += 1) {
     bench.say(`hot: round ${round} of ${bench.rounds}`);
-    // With servers of its own: some processes are faster than others of the same program for as long as they live.
-    await using servers = new Opened();
-    const beside = await warmedUp(bench, await echo.open(servers));
     const ofEcho = new Figures();
     for (const one of round % 2 === 0 ? others : others.toReversed()) {
-      await using server = new Opened();
-      const target = await warmedUp(bench, await one.open(server));
-      await measurePeaks(bench, target, itsOf(one), beside, ofEcho);
-      await measureOneInFlight(bench, target, itsOf(one), beside, ofEcho);
-      if (target.grpc) await measureAtPace(bench, target.grpc, itsOf(one));
+      // Both started anew: a process that runs for longer is faster, and some are faster than others for all their lives.
+      await using servers = new Opened();
+      const pair: Pair = [
+        { target: await one.open(servers), its: itsOf(one) },
+        { target: await echo.open(servers), its: ofEcho },
+      ];
+      await warmUp(bench, pair);
+      await measurePeaks(bench, pair);
+      await measureOneInFlight(bench, pair);
+      for (const measured of pair) await measureAtPace(bench, measured);
     }
     itsOf(echo).addMedians(ofEcho);
-    if (beside.grpc) await measureAtPace(bench, beside.grpc, itsOf(echo));
   }
   return toSection(figures);
 }
 
-/** Until it is compiled and its heap has grown. One that is idle for long after that begins slowly again. */
-async function warmedUp({ h2load, seconds }: Bench, target: Target): Promise<Target> {
-  await target.probe();
-  await h2load.peak(target.load, seconds * WARM_UP_LASTS);
-  await target.probe();
-  return target;
+interface Measured {
+  readonly target: Target;
+  readonly its: Figures;
 }
 
-async function measurePeaks(
-  { h2load, seconds }: Bench,
-  target: Target,
-  its: Figures,
-  echo: Target,
-  ofEcho: Figures,
-): Promise<void> {
-  const [own, echoes] = await peaksByTurns(h2load, [target, echo], seconds * PEAK_LASTS);
-  its.perSecond.push(own);
-  its.besideEcho.push(own / echoes);
-  ofEcho.perSecond.push(echoes);
+/** The second one is the echo. */
+type Pair = readonly [Measured, Measured];
+
+/** Until both are compiled and their heaps have grown. */
+async function warmUp(bench: Bench, pair: Pair): Promise<void> {
+  for (const { target } of pair) await target.probe();
+  await peaksOf(bench, pair, WARM_UP_LASTS);
+}
+
+async function measurePeaks(bench: Bench, pair: Pair): Promise<void> {
+  const peaks = await peaksOf(bench, pair, PEAK_LASTS);
+  for (const [at, { its }] of pair.entries()) {
+    its.perSecond.push(peaks[at] ?? Number.NaN);
+    its.besideEcho.push((peaks[at] ?? Number.NaN) / peaks[1]);
+  }
+}
+
+async function peaksOf({ h2load, seconds }: Bench, pair: Pair, lasts: number): Promise<[number, number]> {
+  const peaks = await peaksByTurns(h2load, [pair[0].target, pair[1].target], seconds * lasts);
   // Answered once what was cut off at the end has been worked through, which takes the slowest of them long.
-  for (const { probe } of [target, echo]) await probe();
+  for (const { target } of pair) await target.probe();
+  return peaks;
 }
 
-async function measureOneInFlight(
-  { h2load, seconds }: Bench,
-  target: Target,
-  its: Figures,
-  echo: Target,
-  ofEcho: Figures,
-): Promise<void> {
-  const [own, echoes] = [target, echo].map(({ load }) => ({ load, p50: [] as number[], p99: [] as number[] }));
-  if (!own || !echoes) return;
+async function measureOneInFlight({ h2load, seconds }: Bench, pair: Pair): Promise<void> {
+  const turns = pair.map(({ target, its }) => ({ target, its, p50: [] as number[], p99: [] as number[] }));
   for (let at = 0; at < SINGLE_TURNS; at += 1) {
-    for (const { load, p50, p99 } of at % 2 === 0 ? [own, echoes] : [echoes, own]) {
-      const { ms } = await h2load.oneInFlight(load, seconds * SINGLE_LASTS);
+    for (const { target, p50, p99 } of at % 2 === 0 ? turns : turns.toReversed()) {
+      const { ms } = await h2load.oneInFlight(target.load, seconds * SINGLE_LASTS);
       p50.push(quantile(ms, 0.5));
       p99.push(quantile(ms, 0.99));
     }
   }
-  its.oneP50.push(median(own.p50));
-  its.oneP99.push(median(own.p99));
-  its.oneP99BesideEcho.push(median(ratiosOf(own.p99, echoes.p99)));
-  ofEcho.oneP50.push(median(echoes.p50));
-  ofEcho.oneP99.push(median(echoes.p99));
+  const ofEcho = turns[1]?.p99 ?? [];
+  for (const { its, p50, p99 } of turns) {
+    its.oneP50.push(median(p50));
+    its.oneP99.push(median(p99));
+    its.oneP99BesideEcho.push(median(ratiosOf(p99, ofEcho)));
+  }
 }
 
-async function measureAtPace({ seconds }: Bench, grpc: GrpcTarget, its: Figures): Promise<void> {
+async function measureAtPace({ seconds }: Bench, { target: { grpc }, its }: Measured): Promise<void> {
+  if (!grpc) return;
   const pace = (its.perSecond.at(-1) ?? 0) * PACED_SHARE;
   await grpc.probe();
   using client = await WireClient.open(grpc.wire);
@@ -255,7 +260,7 @@ function toSection(figures: ReadonlyMap<Compared, Figures>): Section {
       'what a server does while it runs. Times of one call in flight come from h2load too, by turns of the same ' +
       'two, one after the other; a round’s figure is the median of its turns. At 70 % of its own peak of the same round each ' +
       'server is asked at even intervals, and a time counts from the moment at which the call was due. Each round ' +
-      'starts every server anew, and loads it until it is compiled.',
+      'starts every server anew, and an echo of the same age beside it, and loads both until they are compiled.',
     head: [
       'what',
       'calls a second',
