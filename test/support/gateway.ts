@@ -147,6 +147,8 @@ export async function startUpstream(): Promise<AsyncDisposable & { readonly port
     });
   });
   server.maxHeadersCount = 0;
+  // A connection that ends after some idle seconds may end just when the gateway sends the next request: that gets a 503.
+  server.keepAliveTimeout = 0;
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   return {

@@ -329,7 +329,8 @@ export function keepVerifying(product: Product, credential: Credential): { stop(
 
 /** Asserts that a request was let in, and that the upstream was told whose key it came with. */
 export function expectLetIn(response: HttpResponse, { keyId, keyspace, organizationId }: Key): void {
-  expect(response.status).toBe(200);
+  // Its body tells who turned it down.
+  expect(response).toMatchObject({ status: 200 });
   expect(response.received?.headers).toEqual(
     expect.arrayContaining([
       ['x-keyreeve-key-id', keyId],
