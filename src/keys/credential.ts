@@ -109,7 +109,7 @@ function recogniseToken(
   peppers: Peppers,
 ): readonly LookUp[] | 'malformed' {
   if (Buffer.byteLength(token) > TOKEN_BYTES_MAX) return 'malformed';
-  let lookUps: LookUp[] | undefined;
+  const lookUps: LookUp[] = [];
   let digests: LookUp['digests'] | undefined;
   for (const keyspace of keyspaces) {
     const { credential, legacy } = keyspace;
@@ -117,11 +117,9 @@ function recogniseToken(
     const told = named || credential.prefix !== '';
     if (!(told && isToken(credential, token)) && legacy?.pattern.test(token) !== true) continue;
     digests ??= digestsOf(sha256Hex(token), peppers);
-    const lookUp = { keyspace, digests };
-    if (lookUps) lookUps.push(lookUp);
-    else lookUps = [lookUp];
+    lookUps.push({ keyspace, digests });
   }
-  return lookUps ?? 'malformed';
+  return lookUps.length === 0 ? 'malformed' : lookUps;
 }
 
 /**

@@ -105,8 +105,9 @@ export class LastUses {
     const [oldest] = this.#noted.keys();
     if (oldest !== undefined) this.#noted.delete(oldest);
     this.#counts.lost += 1;
-    if (!this.#told.full)
+    if (!this.#told.full) {
       this.#log.warn({ keys: this.#keysMax }, 'last uses: too many to keep, those that wait longest are lost');
+    }
     this.#told.full = true;
   }
 }
