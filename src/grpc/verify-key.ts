@@ -36,11 +36,9 @@ function noted(verification: Verification, call: Call): Verification {
  * (https://protobuf.dev/programming-guides/encoding/#order), so that the key is encoded once and not at each answer.
  */
 export function serializeVerification(verification: Verification): Buffer {
-  if (!('key' in verification)) return Buffer.from(encodeTerms(verification));
-  const terms =
-    verification.decision === 'VALID' && !verification.rateLimit
-      ? (VALID_FOR.get(verification.cacheTtlMs) ?? remembered(verification))
-      : encodeTerms(verification);
+  const tellsBudget = 'key' in verification && verification.rateLimit !== undefined;
+  const terms = tellsBudget ? encodeTerms(verification) : knownTermsOf(verification);
+  if (!('key' in verification)) return terms;
   const key = encodedKeyOf(verification.key);
   const message = Buffer.allocUnsafe(terms.length + key.length);
   message.set(terms);
@@ -48,19 +46,23 @@ export function serializeVerification(verification: Verification): Buffer {
   return message;
 }
 
-function encodeTerms(verification: Verification): Uint8Array {
-  return VerifyKeyResponse.encode({ ...termsOf(verification), key: undefined }).finish();
+function encodeTerms(verification: Verification): Buffer {
+  return Buffer.from(VerifyKeyResponse.encode({ ...termsOf(verification), key: undefined }).finish());
 }
 
-/** Most answers are alike but for the key: VALID, and how long they may be kept in milliseconds. */
-const VALID_FOR = new Map<number, Uint8Array>();
-/** More than there are keyspaces; what is told near an expiry differs each time. */
-const VALID_FOR_MAX = 100;
+/** Without a budget answers are alike but for the key: by the decision and for how many milliseconds VALID may be kept. */
+const KNOWN_TERMS = new Map<string | number, Buffer>();
+/** More than there are decisions and keyspaces; what is told near an expiry differs each time. */
+const KNOWN_TERMS_MAX = 100;
 
-function remembered(verification: Extract<Verification, { decision: 'VALID' }>): Uint8Array {
+function knownTermsOf(verification: Verification): Buffer {
+  const { decision } = verification;
+  const alike = decision === 'VALID' ? verification.cacheTtlMs : decision;
+  const known = KNOWN_TERMS.get(alike);
+  if (known) return known;
   const terms = encodeTerms(verification);
-  if (VALID_FOR.size >= VALID_FOR_MAX) VALID_FOR.clear();
-  VALID_FOR.set(verification.cacheTtlMs, terms);
+  if (KNOWN_TERMS.size >= KNOWN_TERMS_MAX) KNOWN_TERMS.clear();
+  KNOWN_TERMS.set(alike, terms);
   return terms;
 }
 
