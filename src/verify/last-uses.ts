@@ -21,6 +21,8 @@ export const USES_WRITTEN_EVERY_MS = 5000;
 const KEYS_MAX = 100_000;
 /** Written at once: an embedded store serves nobody else meanwhile. */
 const BATCH_KEYS = 1000;
+/** Brought into the order of their ids at once, so that a batch touches few of the store's pages. */
+const SORTED_KEYS = 10 * BATCH_KEYS;
 const WRITE_MS_MAX = 4000;
 
 /** Its owner ends it: until then it writes every few seconds. */
@@ -30,6 +32,8 @@ export class LastUses {
   readonly #keysMax: number;
   /** By key, in the order in which they came to wait. */
   readonly #noted = new Map<string, Date>();
+  /** Of those that waited longest, by id. What one writing leaves over is the next one's first. */
+  #sorted: string[] = [];
   #writing = Promise.resolve();
   readonly #timer: NodeJS.Timeout;
   /** What was told of, and is not over. */
@@ -73,24 +77,40 @@ export class LastUses {
   }
 
   async #writeAll(deadline: Deadline): Promise<void> {
-    const noted = [...this.#noted];
-    for (let from = 0; from < noted.length && !deadline.passed; from += BATCH_KEYS) {
-      const batch = noted.slice(from, from + BATCH_KEYS);
+    // Those that are used meanwhile come to wait behind these.
+    for (let left = this.#noted.size; left > 0 && !deadline.passed;) {
+      const batch = this.#nextBatch();
       try {
-        await this.#store.recordUses(new Map(batch), deadline);
+        await this.#store.recordUses(batch, deadline);
       } catch (error) {
         // They stay noted, and are written with the next ones.
         if (!this.#told.failing) this.#log.warn({ err: error }, 'last uses: cannot be written, they are tried again');
         this.#told.failing = true;
         return;
       }
-      this.#counts.written += batch.length;
+      left -= batch.size;
+      this.#counts.written += batch.size;
+      this.#sorted = this.#sorted.slice(BATCH_KEYS);
       for (const [keyId, at] of batch) this.#written(keyId, at);
     }
     if (this.#noted.size > 0 && deadline.passed) return;
     if (this.#told.failing) this.#log.info('last uses: written again');
     this.#told.failing = false;
     this.#told.full = false;
+  }
+
+  #nextBatch(): Map<string, Date> {
+    if (this.#sorted.length === 0) {
+      for (const keyId of this.#noted.keys()) if (this.#sorted.push(keyId) === SORTED_KEYS) break;
+      this.#sorted.sort();
+    }
+    const batch = new Map<string, Date>();
+    for (const keyId of this.#sorted.slice(0, BATCH_KEYS)) {
+      const at = this.#noted.get(keyId);
+      // Else it was lost for want of room.
+      if (at) batch.set(keyId, at);
+    }
+    return batch;
   }
 
   /** One that was used again meanwhile is still to be written, after all that wait longer. */

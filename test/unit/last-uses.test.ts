@@ -92,6 +92,25 @@ test('keys that are used all the time do not keep others from being written, how
   void end();
 });
 
+test('each batch is of neighbours by id, and what a writing leaves over comes first in the next one', async () => {
+  const { uses, store, written, end } = start();
+  const record = store.recordUses.bind(store);
+  // One batch of a thousand takes longer than a writing may.
+  store.recordUses = async (batch) => {
+    await new Promise((done) => setTimeout(done, 4100));
+    return record(batch);
+  };
+  const name = (n: number) => `key ${String(n).padStart(4, '0')}`;
+  const names = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => name(from + n));
+  for (let n = 0; n < 2000; n += 1) uses.note(name((n * 7) % 2000), at(1));
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS + 4200);
+  uses.note(name(0), at(2));
+  store.recordUses = record;
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  expect(written.map((batch) => Object.keys(batch))).toEqual([names(0, 1000), names(1000, 2000), names(0, 1)]);
+  await end();
+});
+
 test('at the end all is written', async () => {
   const { uses, written, end } = start();
   for (let n = 0; n < 2500; n += 1) uses.note(`key ${n}`, at(1));
