@@ -19,6 +19,15 @@ export interface Statement<Row> {
   run<C extends Cells<keyof C>>(cells: C): number;
 }
 
+/** Each row has one of each table, by the table's name, and of nulls where the join found none. */
+export interface JoinStatement<Rows> {
+  /** By their places, which takes the engine less time than by their names. */
+  get(cells: readonly Cell[]): Rows | undefined;
+}
+
+/** Pages kept in memory, as keys are looked for at random. The engine's own 2 MB hold those of a few thousand keys. */
+const PAGES_KIB_MAX = 64 * 1024;
+
 export class Connection implements Disposable {
   readonly #db: Database.Database;
   #open = true;
@@ -37,6 +46,7 @@ export class Connection implements Disposable {
       // Each commit is on the disk before it is answered.
       this.#db.pragma('synchronous = FULL');
       this.#db.pragma('trusted_schema = OFF');
+      this.#db.pragma(`cache_size = ${-PAGES_KIB_MAX}`);
     } catch (error) {
       this.#db.close();
       throw error;
@@ -59,8 +69,7 @@ export class Connection implements Disposable {
     };
   }
 
-  /** For a join: each row has one of each table, by the table's name, and of nulls where the join found none. */
-  prepareJoin<Rows>(sql: string): Pick<Statement<Rows>, 'get'> {
+  prepareJoin<Rows>(sql: string): JoinStatement<Rows> {
     const statement = this.#db.prepare<object>(sql).raw();
     const columns = statement.columns();
     const tables = [...new Set(columns.map(({ table }) => table ?? ''))].map((table) => {

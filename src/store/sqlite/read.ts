@@ -40,7 +40,7 @@ export function prepareReads(connection: Connection) {
   );
   const found = connection.prepareJoin<VerifiableRows>(
     `SELECT ${verifiable.join()} FROM keys LEFT JOIN organizations USING (keyspace, organization_id)
-     WHERE ${withDigest}`,
+     WHERE keyspace = ? AND digest = ?`,
   );
   const keys = (rest: string) =>
     connection.prepare<ReadKeyRow>(
@@ -166,7 +166,7 @@ export function prepareReads(connection: Connection) {
 
     /** The one read of a verification: without the last use, which it has no need of. */
     keyByDigest(keyspace: string, digest: Uint8Array): FoundKey | undefined {
-      const rows = found.get({ keyspace, digest });
+      const rows = found.get([keyspace, digest]);
       return rows && fromVerifiableRows(rows);
     },
 
