@@ -79,7 +79,7 @@ export class LastUses {
   async #writeAll(deadline: Deadline): Promise<void> {
     // Those that are used meanwhile come to wait behind these.
     for (let left = this.#noted.size; left > 0 && !deadline.passed;) {
-      const batch = this.#nextBatch();
+      const batch = this.#nextBatch(left);
       try {
         await this.#store.recordUses(batch, deadline);
       } catch (error) {
@@ -99,9 +99,11 @@ export class LastUses {
     this.#told.full = false;
   }
 
-  #nextBatch(): Map<string, Date> {
+  /** @param left how many were noted before the writing began, and are to be written in it; 1 or more */
+  #nextBatch(left: number): Map<string, Date> {
     if (this.#sorted.length === 0) {
-      for (const keyId of this.#noted.keys()) if (this.#sorted.push(keyId) === SORTED_KEYS) break;
+      const most = Math.min(SORTED_KEYS, left);
+      for (const keyId of this.#noted.keys()) if (this.#sorted.push(keyId) === most) break;
       this.#sorted.sort();
     }
     const batch = new Map<string, Date>();

@@ -111,6 +111,23 @@ test('each batch is of neighbours by id, and what a writing leaves over comes fi
   await end();
 });
 
+test('what was noted before a writing is written in it, however much is used meanwhile', async () => {
+  const { uses, store, written, end } = start();
+  const record = store.recordUses.bind(store);
+  store.recordUses = (batch) => {
+    const nth = written.length;
+    for (let n = 0; n < 500; n += 1) uses.note(`a later one ${nth}.${n}`, at(2));
+    return record(batch);
+  };
+  for (let n = 0; n < 12_000; n += 1) uses.note(`before ${n}`, at(1));
+  await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
+  const names = written.flatMap((batch) => Object.keys(batch));
+  expect(names).toHaveLength(12_000);
+  expect(names.filter((name) => name.startsWith('before'))).toHaveLength(12_000);
+  store.recordUses = record;
+  await end();
+});
+
 test('at the end all is written', async () => {
   const { uses, written, end } = start();
   for (let n = 0; n < 2500; n += 1) uses.note(`key ${n}`, at(1));
