@@ -15,10 +15,11 @@ function start({ keysMax }: { keysMax?: number } = {}) {
   const logged: string[] = [];
   const store = {
     isAway: false,
-    recordUses(uses: ReadonlyMap<string, Date>) {
-      if (this.isAway) return Promise.reject(new StoreFault('unavailable', 'away'));
+    takesMs: 0,
+    async recordUses(uses: ReadonlyMap<string, Date>) {
+      if (this.isAway) throw new StoreFault('unavailable', 'away');
+      if (this.takesMs > 0) await new Promise((done) => setTimeout(done, this.takesMs));
       written.push(Object.fromEntries(uses));
-      return Promise.resolve();
     },
   };
   const log = createLog('info', { write: (line) => logged.push(line) });
@@ -72,12 +73,8 @@ test('a use during the writing is written after it', async () => {
 
 test('keys that are used all the time do not keep others from being written, however slow the store is', async () => {
   const { uses, store, written, end } = start();
-  const record = store.recordUses.bind(store);
   // Two batches of a thousand take as long as one writing may.
-  store.recordUses = async (batch) => {
-    await new Promise((done) => setTimeout(done, 2000));
-    return record(batch);
-  };
+  store.takesMs = 2000;
   const useAll = (second: number) => {
     for (let n = 0; n < 2500; n += 1) uses.note(`busy ${n}`, at(second));
   };
@@ -94,18 +91,14 @@ test('keys that are used all the time do not keep others from being written, how
 
 test('each batch is of neighbours by id, and what a writing leaves over comes first in the next one', async () => {
   const { uses, store, written, end } = start();
-  const record = store.recordUses.bind(store);
   // One batch of a thousand takes longer than a writing may.
-  store.recordUses = async (batch) => {
-    await new Promise((done) => setTimeout(done, 4100));
-    return record(batch);
-  };
+  store.takesMs = 4100;
   const name = (n: number) => `key ${String(n).padStart(4, '0')}`;
   const names = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => name(from + n));
   for (let n = 0; n < 2000; n += 1) uses.note(name((n * 7) % 2000), at(1));
   await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS + 4200);
   uses.note(name(0), at(2));
-  store.recordUses = record;
+  store.takesMs = 0;
   await vi.advanceTimersByTimeAsync(USES_WRITTEN_EVERY_MS);
   expect(written.map((batch) => Object.keys(batch))).toEqual([names(0, 1000), names(1000, 2000), names(0, 1)]);
   await end();

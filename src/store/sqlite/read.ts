@@ -34,7 +34,6 @@ const OF_STATES = `(
 
 /** What is read, each as of one moment: nothing else runs while one of these does. */
 export function prepareReads(connection: Connection) {
-  const withDigest = 'keyspace = :keyspace AND digest = :digest';
   const verifiable = Object.entries(VERIFIABLE_COLUMNS).flatMap(([table, columns]) =>
     columns.map((column) => `${table}.${column}`),
   );
@@ -46,7 +45,7 @@ export function prepareReads(connection: Connection) {
     connection.prepare<ReadKeyRow>(
       `SELECT keys.*, last_uses.time AS last_use_time FROM keys LEFT JOIN last_uses USING (key_id) WHERE ${rest}`,
     );
-  const byDigest = keys(withDigest);
+  const byDigest = keys('keyspace = :keyspace AND digest = :digest');
   const byKeyId = keys(`key_id = :key_id AND ${OF_ORGANIZATION}`);
   const byClientId = keys(`client_id = :client_id AND ${OF_ORGANIZATION}`);
   const currentByName = keys(`${OF_ORGANIZATION} AND name = :name AND ${CURRENT} ORDER BY sequence DESC LIMIT 2`);
