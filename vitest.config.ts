@@ -21,6 +21,8 @@ export default defineConfig({
     // Above what starting a server takes on a machine that is busy: it ends what hangs, and nothing else.
     testTimeout: 90_000,
     hookTimeout: 120_000,
+    // Its default is a second.
+    expect: { poll: { timeout: 60_000 } },
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
       // These kill the servers that they start, so they share none.

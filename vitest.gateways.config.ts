@@ -12,5 +12,7 @@ export default defineConfig({
     // Above what starting a gateway takes on a machine that is busy.
     testTimeout: 90_000,
     hookTimeout: 120_000,
+    // Its default is a second.
+    expect: { poll: { timeout: 60_000 } },
   },
 });

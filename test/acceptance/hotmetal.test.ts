@@ -152,7 +152,7 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
     await hotmetal.verify(credential);
     const after = Date.now();
     const lastUse = async (keyId: string) => (await account.list()).find((key) => key.keyId === keyId)?.lastUseTime;
-    await expect.poll(() => lastUse(busy.keyId), { timeout: 20_000 }).toBeDefined();
+    await expect.poll(() => lastUse(busy.keyId)).toBeDefined();
     expect(toMs(await lastUse(busy.keyId))).toBeGreaterThanOrEqual(before);
     expect(toMs(await lastUse(busy.keyId))).toBeLessThanOrEqual(after);
     expect(await lastUse(idle.keyId)).toBeUndefined();
@@ -267,7 +267,7 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
       await account.create({ name: 'old agent' });
       await hotmetal.verify(nightly.credential);
       const inUse = async () => (await account.list()).filter(({ lastUseTime }) => lastUseTime).map(({ name }) => name);
-      await expect.poll(inUse, { timeout: 20_000 }).toEqual(['nightly export']);
+      await expect.poll(inUse).toEqual(['nightly export']);
       await account.revokeById(nightly.key);
       const told = (await account.auditLog()).map(({ type, data }) => [
         type,
@@ -290,9 +290,7 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
       const forgotten = await account.create({ name: 'forgotten' });
       await hotmetal.verify(credential);
       const neverUsed = async () => (await account.list()).filter(({ lastUseTime }) => lastUseTime === undefined);
-      await expect
-        .poll(async () => (await neverUsed()).map(({ name }) => name), { timeout: 20_000 })
-        .toEqual(['forgotten']);
+      await expect.poll(async () => (await neverUsed()).map(({ name }) => name)).toEqual(['forgotten']);
       for (const key of await neverUsed()) await account.revokeById(key);
       expect((await account.get(forgotten.key)).state).toBe(KeyState.REVOKED);
       expect(await hotmetal.decisionOn(forgotten.credential)).toBe(Decision.REVOKED);

@@ -232,7 +232,7 @@ describeProduct('metlo', aUser('ada'), (metlo) => {
     await metlo.verify(used.credential);
     const unused = async () =>
       (await instance.list()).filter(({ lastUseTime }) => !lastUseTime).map(({ name }) => name);
-    await expect.poll(unused, { timeout: 20_000 }).toEqual(['unused']);
+    await expect.poll(unused).toEqual(['unused']);
     for (const name of await unused()) await instance.revoke({ $case: 'name', value: name });
     expect((await instance.list()).map(({ name }) => name)).toEqual(['used']);
   });

@@ -1485,12 +1485,12 @@ export function describeStore(name: string, newPlace: () => Promise<TestPlace>):
       const listener = vi.fn();
       const stop = store.outbox.onCommit(listener);
       const key = await create(store);
-      await vi.waitFor(() => expect(listener).toHaveBeenCalledTimes(1));
+      await expect.poll(() => listener).toHaveBeenCalledTimes(1);
       expect(await store.outbox.pending(10)).toHaveLength(1);
       await store.change({ organization: acme }, () => unchanged('nothing'), ample());
       await tryCreate(store, { keyspace: limitedTo(0) });
       await revoke(store, key);
-      await vi.waitFor(() => expect(listener).toHaveBeenCalledTimes(2));
+      await expect.poll(() => listener).toHaveBeenCalledTimes(2);
       stop();
       await create(store);
       expect(listener).toHaveBeenCalledTimes(2);

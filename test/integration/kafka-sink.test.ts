@@ -180,9 +180,7 @@ describe('Kafka away', () => {
       await ownAdmin.deleteTopics({ topics: ['audit'] });
       await expect.poll(() => ownAdmin.listTopics()).not.toContain('audit');
       await ownAdmin.disconnect();
-      await expect
-        .poll(() => publish(sink, makeChain(1)).then(() => 'published'), { timeout: 10_000 })
-        .toBe('published');
+      await expect.poll(() => publish(sink, makeChain(1)).then(() => 'published')).toBe('published');
       expect(await entriesOf(settings)).toHaveLength(1);
     },
   );
@@ -210,9 +208,7 @@ describe('Kafka away', () => {
       await expect(publish(sink, chain.slice(1, 2), 500)).rejects.toMatchObject({ kind: 'unavailable' });
     }
     resume(own.pid);
-    await expect
-      .poll(() => publish(sink, chain.slice(1), 4000).then(() => 'published'), { timeout: 15_000 })
-      .toBe('published');
+    await expect.poll(() => publish(sink, chain.slice(1), 4000).then(() => 'published')).toBe('published');
     const verdict = await verifyChain(readTopic(settings, silentLog), { repeats: 'counted' });
     expect(verdict).toMatchObject({ organizations: 1, faultCount: 0 });
     expect(verdict.events - verdict.repeats).toBe(4);
@@ -294,7 +290,7 @@ describe('reading the topic', () => {
     await producer.disconnect();
     // A commit is answered before its marker is in the topic, and what it covers counts from then on.
     const read = () => verifyChain(readTopic(settings, silentLog), { repeats: 'counted' });
-    await expect.poll(async () => (await read()).events, { timeout: 10_000 }).toBe(3);
+    await expect.poll(async () => (await read()).events).toBe(3);
     expect((await read()).faults).toMatchObject([{ kind: 'unreadable', position: 'partition 0 offset 0' }]);
   });
 });
@@ -325,7 +321,7 @@ async function makeTopic(topic: string, changed: Record<string, string>, numPart
 async function removeTopic(topic: string, sink: Sink): Promise<void> {
   await admin.deleteTopics({ topics: [topic] });
   const kindOfFault = () => publish(sink, makeChain(1)).catch((error: unknown) => (error as SinkFault).kind);
-  await expect.poll(kindOfFault, { timeout: 30_000 }).toBe('refused');
+  await expect.poll(kindOfFault).toBe('refused');
 }
 
 type Sink = Awaited<ReturnType<typeof openKafkaSink>>;

@@ -205,23 +205,17 @@ test('what was done is counted, once: calls, decisions, memory, budgets, changes
   expect(scraped.sum('process_resident_memory_bytes')).toBeGreaterThan(0);
 
   await expect
-    .poll(
-      async () => {
-        const later = await scrape(httpAddress);
-        const published = later.sum('keyreeve_audit_published_events_total');
-        return [published, later.sum('keyreeve_outbox_events'), later.sum('keyreeve_relay_leader')];
-      },
-      { timeout: 20_000 },
-    )
+    .poll(async () => {
+      const later = await scrape(httpAddress);
+      const published = later.sum('keyreeve_audit_published_events_total');
+      return [published, later.sum('keyreeve_outbox_events'), later.sum('keyreeve_relay_leader')];
+    })
     .toEqual([3, 0, 1]);
   await expect
-    .poll(
-      async () => {
-        const later = await scrape(httpAddress);
-        return [later.sum('keyreeve_last_uses_written_total'), later.sum('keyreeve_last_uses_pending')];
-      },
-      { timeout: 20_000 },
-    )
+    .poll(async () => {
+      const later = await scrape(httpAddress);
+      return [later.sum('keyreeve_last_uses_written_total'), later.sum('keyreeve_last_uses_pending')];
+    })
     .toEqual([2, 0]);
 });
 
@@ -257,13 +251,10 @@ test('with TLS and MongoDB too: the certificate in force, the lease, and all tha
 
   expect(certificate(await scrapeSecured())).toEqual(times);
   await expect
-    .poll(
-      async () => {
-        const { sum } = await scrapeSecured();
-        return [sum('keyreeve_lease_held'), sum('keyreeve_replicas')];
-      },
-      { timeout: 20_000 },
-    )
+    .poll(async () => {
+      const { sum } = await scrapeSecured();
+      return [sum('keyreeve_lease_held'), sum('keyreeve_replicas')];
+    })
     .toEqual([1, 1]);
   const scraped = await scrapeSecured();
   expect(scraped.sum('keyreeve_lease_remaining_seconds')).toBeGreaterThan(0);
@@ -271,7 +262,7 @@ test('with TLS and MongoDB too: the certificate in force, the lease, and all tha
   const other = await put('expired');
   expect(other).not.toEqual(times);
   process.kill(service.pid, 'SIGHUP');
-  await expect.poll(async () => certificate(await scrapeSecured()), { timeout: 20_000 }).toEqual(other);
+  await expect.poll(async () => certificate(await scrapeSecured())).toEqual(other);
 
   const offered = new Set(
     [...scraped.types].flatMap(([name, type]) =>

@@ -1,7 +1,7 @@
 /** Budgets on a real server: what one statement of the database does is what `takeBudget` says, and no unit is lost. */
 import fc from 'fast-check';
 import { type Collection, Long, MongoClient } from 'mongodb';
-import { expect, inject, test, vi } from 'vitest';
+import { expect, inject, test } from 'vitest';
 
 import { type BudgetAsk, type BudgetBlock, type BudgetWindow, takeBudget } from '../../src/keys/budget.js';
 import type { Store } from '../../src/store/port.js';
@@ -177,7 +177,7 @@ test('reading takes nothing and opens nothing, and is told what is left', async 
   expect((await stored(budgets)).window.taken).toBe(30);
   // As soon as the window has ended, whoever reads is told of a whole one.
   await take(stores[0], asking({ windowMs: 100 }));
-  await vi.waitFor(async () => expect(await read({ windowMs: 100 })).toEqual({ taken: 0, left: 100, endsInMs: 100 }));
+  await expect.poll(() => read({ windowMs: 100 })).toEqual({ taken: 0, left: 100, endsInMs: 100 });
 });
 
 function sumOf(blocks: readonly BudgetBlock[]): number {

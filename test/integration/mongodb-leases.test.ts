@@ -302,7 +302,7 @@ test('nor does one whose own document was being written', async () => {
   await following[Symbol.asyncDispose]();
   await using own = new MongoClient(mongod.uri);
   const written = [{ $currentOp: {} }, { $match: { 'command.update': 'replicas' } }];
-  await expect.poll(() => own.db('admin').aggregate(written).toArray(), { timeout: 10_000 }).toEqual([]);
+  await expect.poll(() => own.db('admin').aggregate(written).toArray()).toEqual([]);
   expect(await store.enforce(within(10_000))).toEqual({ complete: true });
 });
 

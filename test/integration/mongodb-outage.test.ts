@@ -1,5 +1,5 @@
 /** A primary that is gone or does not answer: no call outlasts its deadline, and afterwards no restart is needed. */
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import type { Deadline } from '../../src/keys/clock.js';
 import type { Digest } from '../../src/keys/digest.js';
@@ -136,7 +136,7 @@ test('a service that is told to end while its primary hangs and calls wait for i
   try {
     const creating = createOne();
     creating.catch(() => undefined); // how it ends is asserted below
-    await vi.waitFor(() => expect(service.output()).toContain('the store does not answer'), 15_000);
+    await expect.poll(() => service.output()).toContain('the store does not answer');
     const ended = service.stop();
     expect(await ends(ended, 10_000)).toBe(true);
     expect(await ended).toBe(0);

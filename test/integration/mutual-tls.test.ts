@@ -97,7 +97,7 @@ async function outcomeOf(channel: ChannelCredentials, bearer?: string): Promise<
 }
 
 async function logged(text: string, after: number): Promise<void> {
-  await expect.poll(() => service.output().slice(after), { timeout: 15_000 }).toContain(text);
+  await expect.poll(() => service.output().slice(after)).toContain(text);
 }
 
 /** The names of the certificate that a new connection is shown, by its serial number. */

@@ -48,12 +48,12 @@ test.each<[string, (kafka: OwnKafka) => Promise<void>, (kafka: OwnKafka) => unkn
   await changes.more(20);
   await takeAway(kafka);
   await changes.more(50);
-  await expect.poll(told, { timeout: 20_000 }).toContain('the sink takes no events');
-  await expect.poll(() => relay.backlog.depth, { timeout: 20_000 }).toBeGreaterThan(20);
+  await expect.poll(told).toContain('the sink takes no events');
+  await expect.poll(() => relay.backlog.depth).toBeGreaterThan(20);
   await giveBack(kafka);
   await changes.more(20);
   await changes.stop();
-  await expect.poll(() => depthOf(store), { timeout: 60_000 }).toBe(0);
+  await expect.poll(() => depthOf(store)).toBe(0);
   await expectWhole(store, settings);
   expect(told()).toContain('the sink takes events again');
 });
@@ -178,7 +178,7 @@ async function openReplicas(): Promise<Replicas> {
     },
     async settle() {
       await changes.stop();
-      await expect.poll(() => depthOf(store), { timeout: 60_000 }).toBe(0);
+      await expect.poll(() => depthOf(store)).toBe(0);
       return expectWhole(store, kafka);
     },
     async [Symbol.asyncDispose]() {
@@ -223,7 +223,7 @@ function startReplica(place: RelayPlace): ReplicaProcess {
   }
   return {
     pid,
-    says: (words) => expect.poll(() => said.join('\n'), { timeout: 40_000, interval: 50 }).toContain(words),
+    says: (words) => expect.poll(() => said.join('\n'), { interval: 50 }).toContain(words),
     async stop() {
       const exited = once(child, 'exit');
       child.stdin.end();

@@ -31,6 +31,6 @@ test('also while the service starts: a caller that is taken out then does not st
   const log = createLog('fatal');
   const keyspaces = new Map<string, never>();
   const watching = watchAccess({ files, keyspaces, access, accessDigest, admit, log, now: () => new Date() });
-  await expect.poll(() => admit.mock.calls.at(-1)?.[0].callers?.size, { timeout: 15_000 }).toBe(1);
+  await expect.poll(() => admit.mock.calls.at(-1)?.[0].callers?.size).toBe(1);
   await watching[Symbol.asyncDispose]();
 });
