@@ -68,5 +68,7 @@ export async function startEnvoy(
 
 /** A machine that is busy takes longer than a gateway should wait. */
 function patient(example: string): string {
-  return example.replace(/^( +)timeout: 1s$/m, '$1timeout: 60s').replace('max_interval: 1s', 'max_interval: 60s');
+  return example
+    .replaceAll(/^( +(?:connect_)?timeout): 1s$/gm, '$1: 60s')
+    .replace('max_interval: 1s', 'max_interval: 60s');
 }

@@ -5,7 +5,14 @@ import { once } from 'node:events';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Admin, type ITopicConfig, Kafka, KafkaJSProtocolError, logLevel } from 'kafkajs';
+import {
+  type Admin,
+  type ITopicConfig,
+  Kafka,
+  KafkaJSNumberOfRetriesExceeded,
+  KafkaJSProtocolError,
+  logLevel,
+} from 'kafkajs';
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import type { OwnServer } from './own-server.js';
@@ -48,6 +55,8 @@ export interface OwnKafka extends OwnServer {
 }
 
 export interface KafkaOptions {
+  /** Nobody kills it: it may stand still for as long as Kafka's default allows before it is taken for dead. */
+  readonly lasting?: boolean;
   /** Told the broker's port before it starts; answers the one that clients are to connect to in its place. */
   readonly advertise?: (port: number) => Promise<number>;
   /** Opens a second port, for those who have a certificate and this login (PLAIN and SCRAM-SHA-512). */
@@ -68,7 +77,7 @@ export interface SecureListener {
  * @throws NoServer where there is no Kafka to start
  * @throws Error with the end of the broker's log where it does not come up
  */
-export async function startKafka({ advertise, secure }: KafkaOptions = {}): Promise<OwnKafka> {
+export async function startKafka({ lasting = false, advertise, secure }: KafkaOptions = {}): Promise<OwnKafka> {
   const { java, classPath } = await getKafka();
   const folder = await makeGuardedFolder(join(serverFolder(), 'keyreeve-kafka-'));
   const log = join(folder.path, 'kafka.log');
@@ -87,6 +96,7 @@ export async function startKafka({ advertise, secure }: KafkaOptions = {}): Prom
       properties,
       toProperties({
         ...brokerSettings,
+        ...(lasting && { 'broker.session.timeout.ms': '9000' }),
         'controller.quorum.voters': `1@${controller}`,
         listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://${controller}${secureListener}`,
         'advertised.listeners': `PLAINTEXT://127.0.0.1:${advertised}${secureListener}`,
@@ -162,7 +172,7 @@ export interface ConsumedMessage {
 export async function consumeWithConsole(
   brokers: readonly string[],
   topic: string,
-  { count, timeoutMs = 15_000 }: { count: number; timeoutMs?: number },
+  { count, timeoutMs = 60_000 }: { count: number; timeoutMs?: number },
 ): Promise<ConsumedMessage[]> {
   const { java, classPath } = await getKafka();
   const reading = ['--topic', topic, '--from-beginning', '--max-messages', `${count}`, '--timeout-ms', `${timeoutMs}`];
@@ -205,7 +215,8 @@ export async function createTopic(admin: Admin, topic: ITopicConfig): Promise<vo
       await admin.fetchTopicOffsets(topic.topic);
       return;
     } catch (error) {
-      if (!(error instanceof KafkaJSProtocolError && error.retriable)) throw error;
+      const cause = error instanceof KafkaJSNumberOfRetriesExceeded ? error.cause : error;
+      if (!(cause instanceof KafkaJSProtocolError && cause.retriable)) throw error;
       await delay(50);
     }
   }

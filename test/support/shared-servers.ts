@@ -48,7 +48,7 @@ async function openMongodb(): Promise<{ uri: string; own?: AsyncDisposable }> {
 async function openKafka(): Promise<{ brokers: string[]; own?: AsyncDisposable }> {
   const given = givenAddress(kafkaKind, thisMachine);
   if (given === undefined) {
-    const own = await startKafka();
+    const own = await startKafka({ lasting: true });
     return { brokers: own.brokers, own };
   }
   const brokers = given.split(',').map((broker) => broker.trim());

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { MongoClient } from 'mongodb';
+import { MongoClient, MongoServerError } from 'mongodb';
 
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
@@ -141,6 +141,18 @@ async function startMember(binary: string): Promise<StartedMember> {
     });
     return await client.db('admin').command(command);
   }
+  /** Undefined where the member was not reached in time. */
+  async function tryToInitiate(config: Record<string, unknown>): Promise<true | undefined> {
+    try {
+      await command({ replSetInitiate: config });
+      return true;
+    } catch (error) {
+      if (!(error instanceof MongoServerError)) return undefined;
+      // By a try whose answer was lost.
+      if (error.codeName === 'AlreadyInitialized') return true;
+      throw error;
+    }
+  }
   async function hello(): Promise<Hello | undefined> {
     // Down, paused or not up yet.
     return command({ hello: 1 }).catch(() => undefined) as Promise<Hello | undefined>;
@@ -161,7 +173,7 @@ async function startMember(binary: string): Promise<StartedMember> {
     async initiate(addresses) {
       const members = addresses.map((host, _id) => ({ _id, host }));
       const config = { _id: replicaSetName, members, settings: replicaSetSettings };
-      await command({ replSetInitiate: config });
+      await until(() => tryToInitiate(config));
     },
     async [Symbol.asyncDispose]() {
       await kill();

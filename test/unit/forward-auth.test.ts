@@ -281,8 +281,9 @@ test('connections are kept, and when the service ends none is cut off before its
   await expect.poll(() => got).toContain('HTTP/1.1 200');
   expect(got).toContain('Connection: keep-alive');
   const last = await answerOne();
+  const isClosed = once(socket, 'close');
   const ended = server?.[Symbol.asyncDispose]();
   last?.(VALID);
-  await ended;
+  await Promise.all([ended, isClosed]);
   expect(got.match(/HTTP\/1\.1 200/g)).toHaveLength(2);
 });

@@ -134,19 +134,32 @@ interface History {
   readonly after: readonly Step[];
 }
 
-/** Among steps of all kinds, scopes are given and taken: by itself both seldom happen to one key. */
+/**
+ * Among steps of all kinds, scopes are given and taken, and keys are disabled and cut short: by itself that seldom happens
+ * to one key before and after.
+ */
 const histories: fc.Arbitrary<History> = fc.record({
   before: fc.array(fc.oneof(step, settingScopes(['read', 'write'])), { minLength: 3, maxLength: 20 }),
-  after: fc.array(fc.oneof(step, settingScopes(['read']), settingScopes(['write', 'more'])), {
-    minLength: 1,
-    maxLength: 20,
-  }),
+  after: fc.array(
+    fc.oneof(
+      step,
+      settingScopes(['read']),
+      settingScopes(['write', 'more']),
+      setting({ disabled: true }, { expireMs: 5000 }),
+    ),
+    { minLength: 1, maxLength: 20 },
+  ),
 });
 
 function settingScopes(scopes: readonly string[]): fc.Arbitrary<Step> {
-  const unset = { name: undefined, labels: undefined, expireMs: undefined, disabled: undefined };
-  return fc.nat({ max: 2 }).map((nth) => ({
-    ...{ do: 'update', atMs: 0, requestId: undefined, etag: 'none', scopes, ...unset },
+  return setting({ scopes });
+}
+
+/** One of them, of one of the first keys. */
+function setting(...fields: Partial<Extract<Step, { do: 'update' }>>[]): fc.Arbitrary<Step> {
+  const unset = { name: undefined, scopes: undefined, labels: undefined, expireMs: undefined, disabled: undefined };
+  return fc.tuple(fc.nat({ max: 2 }), fc.constantFrom(...fields)).map(([nth, set]) => ({
+    ...{ do: 'update', atMs: 0, requestId: undefined, etag: 'none', ...unset, ...set },
     which: { by: 'key_id', nth, name: '' },
   }));
 }

@@ -1,7 +1,7 @@
 /** What a verification asks of the store, and leaves behind there. */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from 'vitest';
 
 import { systemRandom } from '../../src/keys/base62.js';
 import { type Clock, systemClock } from '../../src/keys/clock.js';
@@ -37,6 +37,9 @@ afterEach(async () => {
   await store[Symbol.asyncDispose]();
   await folder[Symbol.asyncDispose]();
 });
+
+/** That there is no such key is remembered for a second. */
+const standing: Clock = { ...systemClock, monotonicMs: () => 0 };
 
 function verifierOf(served: Store, peppers: Peppers = [], clock: Clock = systemClock) {
   const verify = openVerifier({ store: served, peppers, clock, log: createLog('silent') });
@@ -182,7 +185,7 @@ test('a key that has verified is not read again, and what becomes of it is known
 
 test('a credential that was looked for in vain verifies as soon as there is a key of it', async () => {
   const { served, reads } = counted();
-  await using verifier = verifierOf(served);
+  await using verifier = verifierOf(served, [], standing);
   const credential = newCredential(keyspace.credential, [], systemRandom);
   for (let n = 0; n < 3; n += 1) expect((await verifier.verify(credential)).decision).toBe('NOT_FOUND');
   expect(reads()).toBe(1);
@@ -371,7 +374,7 @@ test('what memory answers, what it reads, and what joins a read is counted, each
     const { readNow: _, ...rest } = store.follow(follower);
     return rest;
   };
-  await using verifier = verifierOf({ ...store, follow });
+  await using verifier = verifierOf({ ...store, follow }, [], standing);
   await Promise.all([credential, credential, credential, noise].map((one) => verifier.verify(one)));
   for (const one of [credential, credential, noise]) await verifier.verify(one);
   const { lookUps, cache, decisions, lease } = verifier.figures();
@@ -402,6 +405,9 @@ test('what is read for want of a lease is counted, and what fails then', async (
 });
 
 test('of requests that count, the admitted, the refused and the parts of a budget are counted, and what is to be written', async () => {
+  // Last uses are written every few seconds.
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  onTestFinished(() => void vi.useRealTimers());
   await using verifier = verifierOf(store);
   const { credential } = await issue();
   await givePlan('three');

@@ -25,7 +25,7 @@ const RETRY_MS = 100;
 const SHORT_PATIENCE_MS = [30, 400] as const;
 const SHORTEN_MS = 700;
 /** Beside the longest that enforcement waits: commits, and a machine that is busy. */
-const PATIENCE_BEYOND_MS = 6000;
+const PATIENCE_BEYOND_MS = 25_000;
 
 const WAYS: readonly (readonly [Way, number])[] = [
   ['disable', 0.4],
