@@ -5,13 +5,15 @@ import { afterEach, beforeEach, expect, inject, test } from 'vitest';
 
 import { type Change, unchanged } from '../../src/keys/change.js';
 import { organizationPath, type OrganizationRef } from '../../src/keys/organization.js';
+import { DRIFT } from '../../src/store/mongodb/leases/members.js';
 import { acme, aKey, aMutation, aPepper } from '../support/domain.js';
 import { type LeasedReplica, openLeased } from '../support/leased-replica.js';
 import { startFailingMongod } from '../support/mongod-process.js';
 import { inOwnDatabase, openReplica, within } from '../support/mongodb-store.js';
 import { put, revoke, tryUpdateOrganization, verifiable, verifiableOrganization } from '../support/store-calls.js';
 
-const LEASE_MS = 2000;
+/** Longer than a busy machine stands still: what a replica is told is asserted, and one without its lease forgets all. */
+const LEASE_MS = 10_000;
 const nothing = () => undefined;
 const nobody = {
   keyChanged: nothing,
@@ -53,14 +55,15 @@ async function openLeasedOnes(count: number, leaseMs = LEASE_MS) {
   };
 }
 
+const SILENT_MS = 6000;
+
 /** As a replica that joined and says nothing any more. */
-function silent(fields: Partial<ReplicaRow> = {}): ReplicaRow {
+function silent(leaseMs: number): ReplicaRow {
   return {
     _id: 'silent',
     number: Long.ONE,
     applied: new Timestamp({ t: 1, i: 1 }),
-    lease_ms: new Int32(1000),
-    ...fields,
+    lease_ms: new Int32(leaseMs),
   };
 }
 
@@ -246,9 +249,10 @@ test('a change of which the stream did not tell is noticed at the next one of it
 });
 
 test('what the stream tells of in order, and what is stored meanwhile, is no reason to forget anything', async () => {
-  await using all = await openLeasedOnes(2, 1000);
+  await using all = await openLeasedOnes(2);
   const { opened } = all;
-  const end = within(4000);
+  // Some renewals long: at each the stream is compared with what is stored.
+  const end = within(7000);
   for (let at = 0; !end.passed; at += 1) {
     const organization = { ...acme, organizationId: `org-${at % 3}` };
     const { store } = opened[at % 2 === 0 ? 0 : 1];
@@ -309,20 +313,20 @@ test('nor does one whose own document was being written', async () => {
 test('one that says nothing is waited for: until the deadline, or until its lease must be over', async () => {
   await using all = await openLeasedOnes(1, 1000);
   const [replica] = all.opened;
-  await replicas().insertOne(silent());
+  await replicas().insertOne(silent(SILENT_MS));
   const before = Date.now();
   const beforeMs = performance.now();
   const early = await replica.store.enforce(within(300));
   if (early.complete) throw new Error('it waited for nobody');
   expect(early.byTime.getTime()).toBeGreaterThan(before);
-  expect(await replica.store.enforce(within(10_000))).toEqual({ complete: true });
-  expect(performance.now() - beforeMs).toBeGreaterThanOrEqual(1200);
+  expect(await replica.store.enforce(within(30_000))).toEqual({ complete: true });
+  expect(performance.now() - beforeMs).toBeGreaterThanOrEqual(DRIFT * SILENT_MS);
 });
 
 test('the longest lease of those that are waited for counts, whatever is set here', async () => {
   await using all = await openLeasedOnes(1, 1000);
   const [replica] = all.opened;
-  await replicas().insertOne(silent({ lease_ms: new Int32(60_000) }));
+  await replicas().insertOne(silent(60_000));
   const before = Date.now();
   const answer = await replica.store.enforce(within(2000));
   if (answer.complete) throw new Error('it waited for nobody');
@@ -332,11 +336,11 @@ test('the longest lease of those that are waited for counts, whatever is set her
 test('a dead replica is removed, and delays nobody after that', async () => {
   await using all = await openLeasedOnes(1, 1000);
   const [replica] = all.opened;
-  await replicas().insertOne(silent());
+  await replicas().insertOne(silent(SILENT_MS));
   while ((await replicas().countDocuments({ _id: 'silent' })) > 0) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  expect(await replica.store.enforce(within(900))).toEqual({ complete: true });
+  expect(await replica.store.enforce(within(SILENT_MS))).toEqual({ complete: true });
 });
 
 test('a process that follows nothing waits for those that do', async () => {
