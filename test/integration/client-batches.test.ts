@@ -16,7 +16,7 @@ afterAll(() => service[Symbol.asyncDispose]());
 
 async function open() {
   const proxy = await startGrpcProxy(service.address);
-  const client = openClient({ address: proxy.address });
+  const client = openClient({ address: proxy.address, verifyTimeoutMs: 60_000 });
   return {
     proxy,
     client,

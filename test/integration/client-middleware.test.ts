@@ -15,7 +15,8 @@ let service: Service;
 let client: KeyreeveClient;
 beforeAll(async () => {
   service = await startService();
-  client = openClient({ address: service.address });
+  // A verification that is repeated counts twice.
+  client = openClient({ address: service.address, verifyTimeoutMs: 60_000 });
 });
 afterAll(async () => {
   await client.close();

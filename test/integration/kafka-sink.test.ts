@@ -157,7 +157,7 @@ describe('Kafka away', () => {
   // A broker is started twice.
   test(
     'the sink opens, says so loudly, and publishes nothing until the topic is checked',
-    { timeout: 90_000 },
+    { timeout: 240_000 },
     async () => {
       await using own = await startKafka();
       await own.stop();

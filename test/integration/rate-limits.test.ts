@@ -89,7 +89,7 @@ test('while budgets cannot be asked for, what was taken is let in, and then the 
 
 test('three replicas on one MongoDB let in no more than the limit in a window, and most of it when used unevenly', async () => {
   const uri = inOwnDatabase(inject('mongodbUri'));
-  const windowMs = 4000;
+  const windowMs = 12_000;
   const limit = 200;
   const lineageId = newKeyId();
   const stores = await Promise.all([1, 2, 3].map(() => openReplica(uri)));

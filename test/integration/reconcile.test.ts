@@ -21,11 +21,14 @@ import { call } from '../support/call.js';
 import { type Run, runCli } from '../support/cli.js';
 import { makeGuardedFolder } from '../support/guard.js';
 import { startKafka } from '../support/kafka.js';
+import { scrape } from '../support/metrics.js';
 import { inOwnDatabase } from '../support/mongodb-store.js';
 import { aUser, type Issued, type Organization, Product } from '../support/product.js';
 import { type Service, type ServiceSettings, startService } from '../support/service.js';
 
 const TEST_MS = 180_000;
+/** For its metrics. */
+const HTTP = { KEYREEVE_HTTP_LISTEN: '127.0.0.1:0' };
 const require = createRequire(import.meta.url);
 // From its source, as the command beside it runs in the test's own process.
 const program = [
@@ -56,6 +59,7 @@ describe.each([
       const before = await acme.createAll('revoked', 'rotated', 'disabled', 'shortened', 'narrowed', 'kept');
       const other = acme.product.newOrganization();
       const suspended = await other.create({ name: 'suspended' });
+      await published(service, 7);
       expect(await service.stop()).toBe(0);
       await stack.backUp(service);
 
@@ -68,6 +72,7 @@ describe.each([
       await acme.update(before.narrowed, { key: Key.fromPartial({ scopes: ['read'] }), updateMask: ['scopes'] });
       await suspend(service, other);
       const { created } = await acme.createAll('created');
+      await published(service, 7);
       expect(await service.stop()).toBe(0);
       await stack.putBack(service);
 
@@ -116,6 +121,7 @@ describe.each([
       expect(shortened?.expireTime).toEqual(soon);
       await acme.createAll('afterwards');
 
+      await published(service, 7);
       expect(await service.stop()).toBe(0);
       for (const source of [[...stack.sink, '--against', 'store'], ['--store']]) {
         const { exitCode, stdout } = await run(
@@ -142,10 +148,12 @@ test(
     await using service = await startService(stack.settings, { program });
     const acme = openHotmetal(service);
     const { revoked } = await acme.createAll('revoked');
+    await published(service, 1);
     await service.stop();
     await stack.backUp(service);
     await service.restart();
     await acme.organization.revokeById(revoked.key);
+    await published(service, 1);
     await service.stop();
     await stack.putBack(service);
     await kafka.stop();
@@ -196,6 +204,12 @@ async function suspend({ address }: Service, { ref }: Organization): Promise<voi
   organizations.close();
 }
 
+/** Resolves once it has published so many events since it was started: one that ends waits for seconds only. */
+async function published({ httpAddress }: Service, events: number): Promise<void> {
+  const count = async () => (await scrape(httpAddress)).sum('keyreeve_audit_published_events_total');
+  await expect.poll(count).toBe(events);
+}
+
 function envOf({ dataDir }: Service, { settings }: Stack): NodeJS.ProcessEnv {
   return { KEYREEVE_DATA_DIR: dataDir, ...settings };
 }
@@ -210,7 +224,7 @@ async function sqliteAndFile(): Promise<Stack> {
     }
   };
   return {
-    settings: {},
+    settings: HTTP,
     sink: ['--file', 'DATA/audit.jsonl'],
     backUp: ({ dataDir }) => copy(dataDir, folder.path),
     putBack: ({ dataDir }) => copy(folder.path, dataDir),
@@ -225,6 +239,7 @@ async function mongodbAndKafka(brokers: readonly string[]): Promise<Stack> {
   const backup = new Map<string, Document[]>();
   return {
     settings: {
+      ...HTTP,
       KEYREEVE_MONGODB_URI: uri,
       KEYREEVE_KAFKA_BROKERS: brokers.join(','),
       KEYREEVE_AUDIT_TOPIC: `reconcile.${randomUUID()}`,

@@ -91,22 +91,26 @@ describe('a server of a test’s own', () => {
     expect(config).toMatchObject({ settings: replicaSetSettings, writeConcernMajorityJournalDefault: true });
   });
 
-  test('Kafka has, after a crash and after a stop, what it had, at the same address', async () => {
-    await using kafka = await startKafka();
-    const [before, between, after] = [message('before'), message('between'), message('after')];
-    await produce(kafka.brokers, 'kept', [before]);
+  test(
+    'Kafka has, after a crash and after a stop, what it had, at the same address',
+    { timeout: 240_000 },
+    async () => {
+      await using kafka = await startKafka();
+      const [before, between, after] = [message('before'), message('between'), message('after')];
+      await produce(kafka.brokers, 'kept', [before]);
 
-    await kafka.kill();
-    expect(kafka.pid).toBeUndefined();
-    await kafka.restart();
-    await produce(kafka.brokers, 'kept', [between]);
+      await kafka.kill();
+      expect(kafka.pid).toBeUndefined();
+      await kafka.restart();
+      await produce(kafka.brokers, 'kept', [between]);
 
-    await kafka.stop();
-    expect(kafka.pid).toBeUndefined();
-    await kafka.restart();
-    await produce(kafka.brokers, 'kept', [after]);
-    expect(await consumeWithKafkajs(kafka.brokers, 'kept', 3)).toEqual([before, between, after]);
-  });
+      await kafka.stop();
+      expect(kafka.pid).toBeUndefined();
+      await kafka.restart();
+      await produce(kafka.brokers, 'kept', [after]);
+      expect(await consumeWithKafkajs(kafka.brokers, 'kept', 3)).toEqual([before, between, after]);
+    },
+  );
 
   test('Kafka makes no topic that nobody asked it to make', async () => {
     await using kafka = await startKafka();

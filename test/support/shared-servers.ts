@@ -35,11 +35,14 @@ export async function openSharedServers(): Promise<SharedServers> {
   throw new Error(reasons.join('\n\n'));
 }
 
+/** A server that all files share is busy at times: whoever waits for it is not to give up after the driver's seconds. */
+const PATIENT = 'connectTimeoutMS=30000&waitQueueTimeoutMS=30000&serverSelectionTimeoutMS=30000';
+
 async function openMongodb(): Promise<{ uri: string; own?: AsyncDisposable }> {
   const uri = givenAddress(mongodbKind, thisMachine);
   if (uri === undefined) {
     const own = await startMongod();
-    return { uri: own.uri, own };
+    return { uri: `${own.uri}&${PATIENT}`, own };
   }
   await checkReplicaSet(uri);
   return { uri };
