@@ -4,10 +4,10 @@ import { expect, test } from 'vitest';
 
 import { buildProgram, changedSources } from './program.js';
 import { Random } from './random.js';
-import { named, SEEDED_BUGS } from './seeded-bugs.js';
+import { kindsFound, named, SEEDED_BUGS } from './seeded-bugs.js';
 
 const SEED = 5;
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 
 test.for(SEEDED_BUGS)('the bug can still be put into the source: $name', ({ replacements }) => {
   expect(changedSources(replacements).size).toBeGreaterThan(0);
@@ -33,7 +33,6 @@ test.for(TRIED)(
   { timeout: TIMEOUT_MS },
   async ({ replacements, scenario, caughtAs }) => {
     await using broken = await buildProgram(replacements);
-    const { violations } = await scenario(broken, new Random(SEED));
-    expect(violations.map(({ kind }) => kind)).toContain(caughtAs);
+    expect(await kindsFound((attempt) => scenario(broken, new Random(SEED + attempt)), caughtAs)).toContain(caughtAs);
   },
 );

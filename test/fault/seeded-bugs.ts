@@ -225,6 +225,21 @@ function replicated(...names: readonly string[]): Scenario {
   };
 }
 
+const ATTEMPTS_MAX = 3;
+
+/** What a bug broke until the kind that is waited for came: a fault has to meet it, which no single run is sure of. */
+export async function kindsFound<Kind extends string>(
+  run: (attempt: number) => Promise<{ readonly violations: readonly { readonly kind: Kind }[] }>,
+  wanted: Kind,
+): Promise<Kind[]> {
+  const found: Kind[] = [];
+  for (let attempt = 0; attempt < ATTEMPTS_MAX && !found.includes(wanted); attempt += 1) {
+    const { violations } = await run(attempt);
+    found.push(...violations.map(({ kind }) => kind));
+  }
+  return found;
+}
+
 /** @throws Error where there is no fault of a name */
 export function named<F extends { readonly name: string }>(faults: readonly F[], names: readonly string[]): F[] {
   return names.map((name) => {
