@@ -219,12 +219,11 @@ describeProduct('hotmetal', aUser('ada'), (hotmetal) => {
     let revoked = false;
     const late: Decision[] = [];
     const agents = Array.from({ length: 4 }, async () => {
-      for (let n = 0; n < 1000; n += 1) {
+      for (;;) {
         const wasRevoked = revoked;
         const decision = await hotmetal.decisionOn(credential);
         if (wasRevoked) return late.push(decision);
       }
-      throw new Error('the key was not revoked');
     });
     await account.revokeById(key);
     revoked = true;
