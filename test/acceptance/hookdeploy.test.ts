@@ -32,9 +32,9 @@ const SAMPLE = 'hd_live_a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6';
 
 const MINUTE_MS = 60_000;
 /** How near to a window's end it is still tried. */
-const CLOSE_MS = 2000;
-/** Long enough for a few calls. */
-const BRIEF = { $case: 'ttl' as const, value: { seconds: 3n, nanos: 0 } };
+const CLOSE_MS = 5000;
+/** Long enough for a few calls, also where the machine stands still meanwhile. */
+const BRIEF = { $case: 'ttl' as const, value: { seconds: 6n, nanos: 0 } };
 
 const sentences = (hookdeploy: Product) => {
   // A minute goes by while the other tests run.

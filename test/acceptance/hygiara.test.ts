@@ -21,7 +21,7 @@ import {
 
 const inSeconds = (seconds: number) => ({ $case: 'ttl' as const, value: { seconds: BigInt(seconds), nanos: 0 } });
 /** Long enough for a few calls. */
-const BRIEF = inSeconds(3);
+const BRIEF = inSeconds(6);
 
 describeProduct('hygiara', aUser('ada'), (hygiara) => {
   test('How to create, manage, and revoke API keys for programmatic access to Hygiara.', async () => {

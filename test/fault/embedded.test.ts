@@ -10,7 +10,7 @@ import { named } from './seeded-bugs.js';
 import { startEmbeddedStack } from './stack.js';
 import { runTrial } from './trial.js';
 
-const TIMEOUT_MS = 150_000;
+const TIMEOUT_MS = 400_000;
 const seed = randomInt(2 ** 31);
 
 test(

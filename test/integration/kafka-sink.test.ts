@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { randomUUID } from 'node:crypto';
-import { type Admin, ConfigResourceTypes, Kafka, logLevel } from 'kafkajs';
+import kafkajs, { type Admin, Kafka, logLevel } from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 
 import type { KafkaSettings } from '../../src/audit/kafka-client.js';
@@ -107,7 +107,7 @@ describe('the topic', () => {
     const { topics } = await admin.fetchTopicMetadata({ topics: [settings.topic] });
     expect(topics[0]?.partitions).toHaveLength(12);
     const { resources } = await admin.describeConfigs({
-      resources: [{ type: ConfigResourceTypes.TOPIC, name: settings.topic }],
+      resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: settings.topic }],
       includeSynonyms: false,
     });
     const config = Object.fromEntries(

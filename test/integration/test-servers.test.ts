@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { readdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { ConfigResourceTypes, Kafka, logLevel, Partitioners } from 'kafkajs';
+import kafkajs, { Kafka, logLevel, Partitioners } from 'kafkajs';
 import { MongoClient } from 'mongodb';
 import { describe, expect, inject, test } from 'vitest';
 import { makeGuardedFolder } from '../support/guard.js';
@@ -118,7 +118,7 @@ describe('a server of a test’s own', () => {
     await admin.connect();
     const configNames = ['auto.create.topics.enable'];
     const { resources } = await admin.describeConfigs({
-      resources: [{ type: ConfigResourceTypes.BROKER, name: brokerSettings['node.id'], configNames }],
+      resources: [{ type: kafkajs.ConfigResourceTypes.BROKER, name: brokerSettings['node.id'], configNames }],
       includeSynonyms: false,
     });
     expect(resources[0]?.configEntries).toMatchObject([{ configName: configNames[0], configValue: 'false' }]);

@@ -5,20 +5,16 @@ import { once } from 'node:events';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  type Admin,
-  type ITopicConfig,
-  Kafka,
-  KafkaJSNumberOfRetriesExceeded,
-  KafkaJSProtocolError,
-  logLevel,
-} from 'kafkajs';
+import kafkajs, { type Admin, type ITopicConfig, Kafka, logLevel } from 'kafkajs';
 import { freePort } from './free-port.js';
 import { guard, makeGuardedFolder } from './guard.js';
 import type { OwnServer } from './own-server.js';
 import { lastLines, runCommand } from './run-command.js';
 import { serverFolder } from './server-folder.js';
 import { getKafka } from './server-programs.js';
+
+// Node finds these names on the default export alone.
+const { KafkaJSNumberOfRetriesExceeded, KafkaJSProtocolError } = kafkajs;
 
 /** How the tests' broker is set, apart from its addresses and folder. */
 export const brokerSettings = {

@@ -308,13 +308,18 @@ export function toMs(time: Timestamp | undefined): number {
   return time ? Number(time.seconds) * 1000 + time.nanos / 1e6 : Number.NaN;
 }
 
+const REST_MS = 20;
+
 /** Verifies time after time until it is stopped, which answers every decision that there was. */
 export function keepVerifying(product: Product, credential: Credential): { stop(): Promise<Decision[]> } {
   const decisions: Decision[] = [];
   const stopped = new AbortController();
   const verifying = (async () => {
-    do decisions.push(await product.decisionOn(credential));
-    while (!stopped.signal.aborted);
+    do {
+      decisions.push(await product.decisionOn(credential));
+      // Else a slow change would see a whole limit used up.
+      await delay(REST_MS);
+    } while (!stopped.signal.aborted);
     return decisions;
   })();
   // Where a test fails before it stops this, that failure is the one to tell.

@@ -7,7 +7,6 @@ import type { TakingOutcome, Way } from './history.js';
 
 /** A change every so often, so that whatever loses some of them shows it. */
 const TAKE_EVERY_MS = 55;
-const TAKING_MAX = 150;
 const READY_MAX = 80;
 const MAKERS = 8;
 /** Many, so that replicas seldom meet in one: they would wait for each other. */
@@ -48,6 +47,8 @@ export interface AccessLoad {
 /** @param leaseMsMax the longest of any replica */
 export function startAccessLoad(clients: AccessClients, random: Random, leaseMsMax: number): AccessLoad {
   const replicas = clients.replicas.map((_, replica) => replica);
+  // As many as wait for one lease: on a machine that is busy more would only make each later.
+  const takingMax = leaseMsMax / 100;
   const patienceMs = 1.2 * leaseMsMax + PATIENCE_BEYOND_MS;
   const ready: Holding[] = [];
   const untouched: HeldKey[] = [];
@@ -136,7 +137,7 @@ export function startAccessLoad(clients: AccessClients, random: Random, leaseMsM
   async function takeOften(chance: Random): Promise<void> {
     while (!over) {
       await sleep(TAKE_EVERY_MS);
-      if (isOver() || running.size >= TAKING_MAX || ready.length === 0) continue;
+      if (isOver() || running.size >= takingMax || ready.length === 0) continue;
       const [holding] = ready.splice(chance.between(0, ready.length), 1);
       if (!holding) continue;
       const taking = take(chance.fork(), holding).finally(() => running.delete(taking));

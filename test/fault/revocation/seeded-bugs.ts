@@ -93,7 +93,7 @@ export const SEEDED_ACCESS_BUGS: readonly SeededAccessBug[] = [
       {
         file: `${LEASES}/membership.ts`,
         from: 'tell(this.#parts.follower, event);',
-        to: 'setTimeout(() => tell(this.#parts.follower, event), 300);',
+        to: 'setTimeout(() => tell(this.#parts.follower, event), 3000);',
       },
     ],
     scenario: calm,
