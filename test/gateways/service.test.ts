@@ -98,12 +98,7 @@ describe.each(HTTP_GATEWAYS)('$gateway', ({ gateway: name, start }) => {
       expect(refused).toMatchObject({ status: 500, body: '{"error":"internal error"}' });
       expect(refused.received).toBeUndefined();
     }
-    const said = () =>
-      service
-        .output()
-        .split('\n')
-        .filter((line) => line.includes('KEYSPACE_NOT_FOUND'));
-    await expect.poll(said).toHaveLength(1);
+    await expect.poll(() => service.linesWith('KEYSPACE_NOT_FOUND')).toHaveLength(1);
   });
 
   test('a route may be for one organization and ask for scopes', async () => {

@@ -452,11 +452,7 @@ describe('a route that is configured wrong', () => {
     for (let time = 1; time <= 3; time += 1) {
       expect((await own.get('hotmetal', [`authorization: Bearer ${secret}`])).status).toBe(503);
     }
-    const said = () =>
-      service
-        .output()
-        .split('\n')
-        .filter((line) => line.includes('KEYSPACE_NOT_FOUND'));
+    const said = () => service.linesWith('KEYSPACE_NOT_FOUND');
     await expect.poll(said).toHaveLength(1);
     expect(JSON.parse(said()[0] ?? '')).toMatchObject({ level: 'warn', caller: 'local', reason: 'KEYSPACE_NOT_FOUND' });
   });

@@ -87,12 +87,7 @@ describe('a gateway that is known by its token', () => {
   });
 
   test('the log says so once of each, with no token', async () => {
-    const warned = () => {
-      const lines = service.output().split('\n');
-      return lines
-        .filter((line) => line.includes('a gateway is configured wrong'))
-        .map((line) => JSON.parse(line) as object);
-    };
+    const warned = () => service.linesWith('a gateway is configured wrong').map((line) => JSON.parse(line) as object);
     await expect.poll(warned).toMatchObject([
       { level: 'warn', reason: 'CALLER_UNKNOWN' },
       { level: 'warn', reason: 'CALLER_NOT_ALLOWED' },

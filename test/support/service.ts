@@ -28,6 +28,8 @@ export interface Service extends AsyncDisposable {
   readonly audit: AuditServiceClient;
   /** All that it has written to standard output and standard error, over all its starts. */
   output(): string;
+  /** The lines of its output that hold these words. */
+  linesWith(words: string): string[];
   /** As an operator stops it: SIGTERM. Answers the exit code, or the signal that ended it. */
   stop(): Promise<number | string>;
   /** As a crash ends it: SIGKILL. */
@@ -128,6 +130,7 @@ export async function startService(
       return client().audit;
     },
     output: () => output.join('\n'),
+    linesWith: (words) => output.filter((line) => line.includes(words)),
     stop: () => end('SIGTERM'),
     async kill() {
       await end('SIGKILL');
